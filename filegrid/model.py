@@ -17,7 +17,7 @@ ChunkId = NewType("ChunkId", bytes)
 """16 bytes: the session that made it and a number unique within the session, both big-endian."""
 
 ContentId = NewType("ContentId", bytes)
-"""Names one version of a file's contents; of the same form, and from the same numbers, as chunk ids."""
+"""Names one version of a file's contents; of the form, and from the numbers, of chunk ids."""
 
 SessionId = NewType("SessionId", int)
 Digest = NewType("Digest", bytes)

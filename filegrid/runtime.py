@@ -14,13 +14,32 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocol, IReactorTime
+from twisted.internet.interfaces import IProtocol, IPushProducer, IReactorTime
 
 from filegrid.model import Address, Identity
 
 T = TypeVar("T")
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
+
+
+class Transport(Protocol):
+    """What a network gives to the protocols that it builds: Twisted's transport and consumer."""
+
+    def write(self, data: Bytes) -> None:
+        """Send; the buffer is not copied here and must not change until it is on its way."""
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None: ...
+
+    def unregisterProducer(self) -> None: ...
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...
+
+    def loseConnection(self) -> None: ...
+
+    def abortConnection(self) -> None: ...
 
 
 class Listener(Protocol):
@@ -41,7 +60,9 @@ class Network(Protocol):
     nothing above this seam ever sees an unauthenticated byte.
     """
 
-    def listen(self, address: Address, build: Callable[[Identity], IProtocol]) -> Deferred[Listener]:
+    def listen(
+        self, address: Address, build: Callable[[Identity], IProtocol]
+    ) -> Deferred[Listener]:
         """:raises filegrid.errors.Unavailable: (in the Deferred) where the port cannot be taken."""
 
     def connect(
@@ -71,8 +92,17 @@ class File(Protocol):
 
     def truncate(self, length: int) -> None: ...
 
+    def start_writeback(self, offset: int, length: int) -> None:
+        """Begin to move what was written there to the disk; a hint, which may do nothing."""
+
     def datasync(self) -> None:
         """Make contents and length durable. After an OSError the contents are lost (S16)."""
+
+    def close(self) -> None: ...
+
+
+class Lock(Protocol):
+    """A lock that is held; it ends with the process at the latest."""
 
     def close(self) -> None: ...
 
@@ -103,6 +133,9 @@ class Disk(Protocol):
     def space(self, path: str) -> tuple[int, int]:
         """Capacity and free bytes of the file system that holds `path`."""
 
+    def lock(self, path: str) -> Lock:
+        """Take the lock file at `path`, made where it is missing; BlockingIOError where it is held."""
+
     def database(self, path: str) -> sqlite3.Connection:
         """An SQLite database in this file system, usable from any one thread at a time."""
 
@@ -128,3 +161,9 @@ class Runtime:
     random: random.Random
     wall_seconds: Callable[[], float]
     """Seconds since 1970, for people to read; nothing rests on it."""
+
+    def sleep(self, seconds: float) -> Deferred[None]:
+        """Fires after so long; cancel it to stop waiting."""
+        waking = Deferred[None](lambda _: call.cancel())
+        call = self.clock.callLater(seconds, waking.callback, None)
+        return waking

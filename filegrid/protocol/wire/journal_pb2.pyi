@@ -186,6 +186,7 @@ class Command(_message.Message):
     WALL_MS_FIELD_NUMBER: _builtins.int
     ONCE_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    TRASH_MS_FIELD_NUMBER: _builtins.int
     CREATE_GRID_FIELD_NUMBER: _builtins.int
     BARRIER_FIELD_NUMBER: _builtins.int
     OPEN_SESSION_FIELD_NUMBER: _builtins.int
@@ -206,6 +207,8 @@ class Command(_message.Message):
     """becomes mtime"""
     client: _builtins.str
     """the name in the certificate of who asked"""
+    trash_ms: _builtins.int
+    """how long what this takes out of the tree stays in the trash; 0: not at all"""
     @_builtins.property
     def once(self) -> _values_pb2.Once: ...
     @_builtins.property
@@ -243,6 +246,7 @@ class Command(_message.Message):
         wall_ms: _builtins.int = ...,
         once: _values_pb2.Once | None = ...,
         client: _builtins.str = ...,
+        trash_ms: _builtins.int = ...,
         create_grid: Global___CreateGrid | None = ...,
         barrier: Global___Barrier | None = ...,
         open_session: _values_pb2.OpenSession | None = ...,
@@ -260,7 +264,7 @@ class Command(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "change", b"change", "close_session", b"close_session", "create_grid", b"create_grid", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "stage_chunks", b"stage_chunks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "change", b"change", "client", b"client", "close_session", b"close_session", "create_grid", b"create_grid", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "log_time_ms", b"log_time_ms", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "stage_chunks", b"stage_chunks", "wall_ms", b"wall_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "change", b"change", "client", b"client", "close_session", b"close_session", "create_grid", b"create_grid", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "log_time_ms", b"log_time_ms", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "stage_chunks", b"stage_chunks", "trash_ms", b"trash_ms", "wall_ms", b"wall_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_grid", "barrier", "open_session", "close_session", "keep_sessions", "expire_sessions", "make_folder", "stage_chunks", "publish", "rename", "remove", "purge_trash", "register_server", "forget_released"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015

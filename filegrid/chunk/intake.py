@@ -1,0 +1,169 @@
+"""One chunk on its way to the disk, and, as it comes, on to the next server of the pipeline.
+
+Pieces arrive from a link (the producer) and are consumed twice: by the writer, in a thread, and by
+the next server. Whichever falls behind pauses the source; neither ever holds more than a bounded
+part of the chunk.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from filegrid.chunk.sealing import ChunkWriter
+from filegrid.errors import DeadlineExceeded, GridError, IntegrityError
+from filegrid.model import Chunk, Digest
+from filegrid.net.flow import Brake, Lever
+from filegrid.net.link import Exchange, Link
+from filegrid.protocol.connection import DataReceived
+from filegrid.protocol.wire.frame_pb2 import Data
+from filegrid.runtime import Threads, Transport
+
+MOST_QUEUED_BYTES = 4 * 1024 * 1024
+"""Pieces waiting for the disk, above which the source is paused."""
+
+SILENCE_SECONDS = 30.0
+"""A source that sends nothing for so long, though nobody holds it, has left its chunk."""
+
+
+_NOTHING = memoryview(b"")
+
+
+class Intake:
+    """Takes a chunk's bytes as a :class:`~filegrid.net.link.Sink`, and gives the sealed chunk.
+
+    The source is held until :meth:`run` begins, so that the handler may prepare what it needs.
+    """
+
+    def __init__(self, source: Transport, clock: IReactorTime) -> None:
+        self._brake = Brake(source)
+        self._brake.hold(self)
+        self._clock = clock
+        self._queue: list[memoryview] = []
+        self._queued_bytes = 0
+        self._complete = False
+        self._digest = Digest(b"")
+        self._error: GridError | None = None
+        self._forward: Forward | None = None
+        self._waiting: Deferred[None] | None = None
+        self._watch: IDelayedCall | None = None
+        self.received_bytes = 0
+
+    # What the link calls.
+
+    def data_received(self, data: DataReceived) -> None:
+        if data.section != Data.SECTION_CONTENT:
+            return
+        self.received_bytes += len(data.piece)
+        if data.piece:
+            self._queue.append(data.piece)
+            self._queued_bytes += len(data.piece)
+            if self._queued_bytes > MOST_QUEUED_BYTES:
+                self._brake.hold(self._queue)
+        if data.last:
+            self._complete, self._digest = True, Digest(data.digest)
+        if self._forward is not None:
+            self._forward.pass_on(data.piece, last=data.last, digest=data.digest)
+        self._wake()
+
+    def data_lost(self, error: GridError) -> None:
+        if not self._complete:
+            self._error = error
+            self._wake()
+
+    # What the handler calls.
+
+    def finish(self, digest: Digest) -> None:
+        """All has come; for a source whose end is told outside its data."""
+        self._complete, self._digest = True, digest
+        self._wake()
+
+    async def run(self, writer: ChunkWriter, threads: Threads, forward: Forward | None) -> Chunk:
+        """Write what comes until it is complete, and seal it (S16: durable when this returns).
+
+        :raises IntegrityError: where the bytes do not match the sender's digest.
+        :raises GridError: where the source, or the disk, fails; nothing is kept then.
+        """
+        self._forward = forward
+        if forward is not None:
+            forward.start(self._brake)
+            for piece in self._queue:
+                forward.pass_on(piece, last=False, digest=b"")
+            if self._complete:
+                forward.pass_on(_NOTHING, last=True, digest=self._digest)
+        self._watch_silence()
+        self._brake.release(self)
+        try:
+            while batch := await self._next_batch():
+                await threads.run(writer.write, batch)
+            if not self._digest:
+                raise IntegrityError("the sender gave no digest")
+            return await threads.run(writer.seal, self._digest)
+        except BaseException:
+            await threads.run(writer.discard)
+            raise
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let the source go; what still comes of the transfer is dropped by the link."""
+        if self._watch is not None and self._watch.active():
+            self._watch.cancel()
+        self._brake.release_all()
+
+    async def _next_batch(self) -> list[memoryview]:
+        """All that waits for the disk; empty once everything was written."""
+        while not self._queue and not self._complete and self._error is None:
+            self._waiting = Deferred()
+            await self._waiting
+        if self._error is not None:
+            raise self._error
+        batch = self._queue[:]
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._brake.release(self._queue)
+        return batch
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.called:
+            waiting.callback(None)
+
+    def _watch_silence(self, seen_bytes: int = -1) -> None:
+        if self._complete:
+            return
+        if seen_bytes == self.received_bytes and not self._brake.held:
+            self.data_lost(DeadlineExceeded(f"nothing came for {SILENCE_SECONDS:g} s"))
+            return
+        self._watch = self._clock.callLater(
+            SILENCE_SECONDS, self._watch_silence, self.received_bytes
+        )
+
+
+class Forward:
+    """The next server of the pipeline, as one consumer of an intake."""
+
+    def __init__(self, link: Link, exchange: Exchange) -> None:
+        self._link = link
+        self._exchange = exchange
+        self._brake: Brake | None = None
+        self._lever: Lever | None = None
+
+    def start(self, brake: Brake) -> None:
+        """From now on the next server's flow holds the brake."""
+        self._brake = brake
+        self._lever = Lever(brake)
+        self._link.carry(self._lever)
+        self._exchange.answer.addBoth(self._let_go)
+
+    def pass_on(self, piece: memoryview, *, last: bool, digest: bytes) -> None:
+        if not self._exchange.answer.called and self._link.alive:
+            self._exchange.write(piece, last=last, digest=digest)
+
+    def _let_go(self, result: object) -> object:
+        """Answered or failed: whatever it held runs on without it."""
+        if self._lever is not None and self._brake is not None:
+            if self._link.alive:
+                self._link.carry(None)
+            self._brake.release(self._lever)
+        return result

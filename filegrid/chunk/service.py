@@ -1,0 +1,272 @@
+"""The chunk server: its store, its data plane, and its links to the heads, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from google.protobuf.message import Message
+from twisted.logger import Logger
+
+from filegrid.chunk.fence import Fence
+from filegrid.chunk.heads import HeadLinks
+from filegrid.chunk.inventory import Inventory
+from filegrid.chunk.load import Meter
+from filegrid.chunk.store import Store
+from filegrid.chunk.transfers import Transfers
+from filegrid.config import Settings
+from filegrid.datafolder import DataFolder
+from filegrid.errors import GridError, StaleEpoch, to_fault
+from filegrid.model import Epoch, Identity, Role
+from filegrid.net.dial import DataPool, acceptor, hello_of
+from filegrid.net.link import Caller, Link, Method
+from filegrid.net.tasks import gather
+from filegrid.protocol.frames import Plane
+from filegrid.protocol.wire import chunk_pb2 as wire
+from filegrid.protocol.wire import frame_pb2
+from filegrid.runtime import Listener, Runtime
+
+MOST_PAGE = 4096
+"""Chunks in one page of the inventory: some 250 KiB, a few milliseconds of a head's time."""
+
+COPIES_AT_ONCE = 4
+"""Of one order; a copy waits for the network, the disk and its fsync in turn."""
+
+READERS = frozenset({Role.CLIENT, Role.OPERATOR, Role.CHUNK})
+HEADS = frozenset({Role.HEAD})
+
+_log = Logger()
+
+
+class ChunkServer:
+    """One chunk server. Everything is open and loaded when it is made; :meth:`start` serves.
+
+    :param identity: by its certificate, which expires at `certificate_expires_ms`.
+    :param cpu_percent: how busy the machine is, for the load report.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        settings: Settings,
+        identity: Identity,
+        *,
+        folder: DataFolder,
+        store: Store,
+        inventory: Inventory,
+        fence: Fence,
+        cpu_percent: Callable[[], float],
+        certificate_expires_ms: int = 0,
+    ) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._identity = identity
+        self._certificate_expires_ms = certificate_expires_ms
+        self._folder = folder
+        self._store = store
+        self._inventory = inventory
+        self._fence = fence
+        self._run = runtime.random.getrandbits(64)
+        self._meter = Meter(runtime.clock, cpu_percent)
+        self._pool = DataPool(runtime, self._hello)
+        self._transfers = Transfers(
+            runtime, store, inventory, self._pool, self._meter, name=identity.name
+        )
+        self._space = (0, 0)
+        self._trouble = ""
+        self._links: set[Link] = set()
+        self._listener: Listener | None = None
+        self._heads = HeadLinks(
+            runtime,
+            settings.node.heads,
+            inventory,
+            hello=self._hello,
+            methods=self._orders(),
+            join=self._join,
+            run=self._run,
+        )
+        self.methods: Mapping[str, Method] = {
+            "write_chunk": Method(READERS, self._transfers.write),
+            "read_chunk": Method(READERS, self._transfers.read),
+            "inspect_chunk": Method(READERS, self._transfers.inspect),
+        }
+
+    async def start(self) -> None:
+        """Listen on the data plane and dial the heads.
+
+        :raises Unavailable: where the port is taken.
+        """
+        await self._measure_space()
+        build = acceptor(Plane.DATA, self._runtime, self._hello, self)
+        self._listener = await self._runtime.network.listen(self._settings.node.listen, build)
+        self._heads.start()
+        _log.info(
+            "{name} serves {chunks} chunks at {address}",
+            name=self._identity.name,
+            chunks=len(self._inventory),
+            address=self._listener.address,
+        )
+
+    async def stop(self) -> None:
+        """Take leave of the heads, then end what is under way."""
+        await self._heads.stop()
+        if self._listener is not None:
+            await self._listener.close()
+        for link in list(self._links):
+            link.close()
+        self._pool.close()
+        self._folder.close()
+
+    # Links of the data plane.
+
+    def link_up(self, link: Link) -> None:
+        self._links.add(link)
+
+    def link_down(self, link: Link, error: GridError) -> None:
+        self._links.discard(link)
+
+    # What heads may ask. Each order is obeyed only after the fence has let it pass (S13).
+
+    def _orders(self) -> dict[str, Method]:
+        return {
+            "heartbeat": Method(HEADS, self._heartbeat),
+            "inventory": Method(HEADS, self._page),
+            "copy_chunks": Method(HEADS, self._copy),
+            "discard_chunks": Method(HEADS, self._discard),
+            "inspect_chunk": Method(HEADS, self._transfers.inspect),
+        }
+
+    async def _obey(self, order: wire.Order) -> None:
+        """:raises StaleEpoch: for an order of an older head, or for another run of this server."""
+        if order.run != self._run:
+            raise StaleEpoch("an order for another run of this server", self._identity.name)
+        while self._fence.admit(order.lineage, Epoch(order.epoch)):
+            # Stored before it is obeyed; a newer order may have come meanwhile, so judge again.
+            await self._runtime.threads.lane("fence").run(self._fence.store)
+
+    async def _heartbeat(self, caller: Caller, request: Message) -> wire.Load:
+        assert isinstance(request, wire.Heartbeat)
+        await self._obey(request.order)
+        await self._measure_space()
+        return self._load()
+
+    async def _page(self, caller: Caller, request: Message) -> wire.InventoryPage:
+        assert isinstance(request, wire.Inventory)
+        await self._obey(request.order)
+        chunks, more = self._inventory.page(request.after, min(request.limit, MOST_PAGE))
+        return wire.InventoryPage(chunks=[chunk.to_wire() for chunk in chunks], more=more)
+
+    async def _copy(self, caller: Caller, request: Message) -> wire.Copied:
+        assert isinstance(request, wire.CopyChunks)
+        await self._obey(request.order)
+        answer = wire.Copied()
+        waiting = list(reversed(request.copies))
+
+        async def work() -> None:
+            while waiting:
+                copy = waiting.pop()
+                try:
+                    await self._transfers.copy(copy)
+                except GridError as error:
+                    failure = wire.CopyFailure(chunk_id=copy.chunk.id, fault=to_fault(error))
+                    answer.failures.append(failure)
+                else:
+                    answer.copied.append(copy.chunk.id)
+
+        await gather(work() for _ in range(min(COPIES_AT_ONCE, len(waiting))))
+        return answer
+
+    async def _discard(self, caller: Caller, request: Message) -> frame_pb2.Done:
+        assert isinstance(request, wire.DiscardChunks)
+        await self._obey(request.order)
+        # From the fence to here nothing else ran: accepting a removal, and what the next report
+        # says, are one step (S17). The files go afterwards; one left over is reported again.
+        leaving = [self._inventory.remove(chunk_id) for chunk_id in request.chunk_ids]
+        for chunk in leaving:
+            if chunk is not None:
+                await self._runtime.threads.run(self._store.remove, chunk.id)
+        return frame_pb2.Done()
+
+    # What this server says of itself.
+
+    def _hello(self) -> frame_pb2.Hello:
+        return hello_of(
+            self._identity,
+            incarnation=self._folder.incarnation,
+            boot_count=self._folder.boot_count,
+        )
+
+    def _join(self) -> wire.Join:
+        return wire.Join(
+            rack=self._settings.node.rack,
+            address=str(self._settings.address),
+            incarnation=self._folder.incarnation,
+            run=self._run,
+            load=self._load(),
+            certificate_expires_ms=self._certificate_expires_ms,
+        )
+
+    async def _measure_space(self) -> None:
+        try:
+            self._space = await self._runtime.threads.run(self._store.space)
+            self._trouble = ""
+        except GridError as error:
+            self._trouble = str(error)
+
+    def _load(self) -> wire.Load:
+        self._meter.read()
+        capacity_bytes, free_bytes = self._space
+        return wire.Load(
+            capacity_bytes=capacity_bytes,
+            free_bytes=free_bytes,
+            chunks=len(self._inventory),
+            cpu_percent=self._meter.cpu_percent,
+            network_bytes_per_second=self._meter.network_bytes_per_second,
+            disk_bytes_per_second=self._meter.disk_bytes_per_second,
+            transfers=self._meter.transfers,
+            writable=not self._trouble,
+            trouble=self._trouble,
+        )
+
+
+def open_chunk_server(
+    runtime: Runtime,
+    settings: Settings,
+    identity: Identity,
+    *,
+    create: bool,
+    cpu_percent: Callable[[], float],
+    certificate_expires_ms: int = 0,
+) -> ChunkServer:
+    """Open a chunk server's data folder and read what is in it. Blocks.
+
+    :param create: make the folder where it is missing: the server is new.
+    :raises GridError: one line: what is wrong with the folder, and what mends it.
+    """
+    folder = DataFolder.open(
+        runtime.disk,
+        str(settings.node.data),
+        grid_id=identity.grid_id,
+        role=identity.role,
+        name=identity.name,
+        create=create,
+        rng=runtime.random,
+    )
+    fence = Fence(runtime.disk, folder.within("fence"))
+    fence.load()
+    store = Store(
+        runtime.disk,
+        folder.path,
+        grid_id=identity.grid_id,
+        reserve_bytes=settings.node.reserve_bytes,
+    )
+    return ChunkServer(
+        runtime,
+        settings,
+        identity,
+        folder=folder,
+        store=store,
+        inventory=Inventory(store.load()),
+        fence=fence,
+        cpu_percent=cpu_percent,
+        certificate_expires_ms=certificate_expires_ms,
+    )

@@ -1,0 +1,296 @@
+"""The chunks on a chunk server's disk.
+
+In the data folder, ``chunks/XX/ID`` are the sealed chunks (ID is the chunk's id in hexadecimal
+digits, XX its last two, which differ most), ``tmp/ID`` those being written, and ``quarantine/ID``
+those found damaged. A chunk gets its name under ``chunks`` only once its contents are durable, so
+that whatever is there after a crash is whole (S16).
+
+All methods block and are run in threads; those for different chunks may run at the same time.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+
+from twisted.logger import Logger
+
+from filegrid.chunk.format import HEADER_BYTES, decode_header, digests_offset, file_bytes
+from filegrid.chunk.sealing import ChunkWriter
+from filegrid.disk import grid_errors
+from filegrid.errors import IntegrityError, InvalidRequest, NoSpace, NoSuchChunk
+from filegrid.hashing import BlockVerifier
+from filegrid.model import BLOCK_BYTES, CHUNK_ID_BYTES, DIGEST_BYTES, Chunk, ChunkId, blocks_in
+from filegrid.protocol.wire import chunk_pb2 as wire
+from filegrid.runtime import Disk, File
+
+RESERVE_BYTES = 256 * 1024 * 1024
+"""Kept free of chunks, so that fences, logs and removals go through on a full disk (S22)."""
+
+_VERIFY_BYTES = 16 * BLOCK_BYTES
+"""What is read at once to verify; much more no longer stays in the processor's cache."""
+
+_SHELF = re.compile("[0-9a-f]{2}")
+_ID = re.compile(f"[0-9a-f]{{{2 * CHUNK_ID_BYTES}}}")
+
+
+class ChunkReader:
+    """A sealed chunk, open to read; it stays readable when the chunk is removed meanwhile."""
+
+    def __init__(self, file: File, chunk: Chunk) -> None:
+        self.chunk = chunk
+        self._file = file
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Up to `length` of the chunk's bytes, unchecked; fewer only at its end.
+
+        :raises IntegrityError: where the file ends too early.
+        :raises DiskFailed: where it cannot be read.
+        """
+        return self._read(max(0, min(length, self.chunk.length - offset)), HEADER_BYTES + offset)
+
+    def block_digests(self) -> bytes:
+        """The digests of all its blocks, checked against its own.
+
+        :raises IntegrityError: where they do not match it.
+        :raises DiskFailed: where they cannot be read.
+        """
+        length = self.chunk.length
+        digests = self._read(blocks_in(length) * DIGEST_BYTES, digests_offset(length))
+        BlockVerifier(self.chunk, digests)
+        return digests
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _read(self, length: int, offset: int) -> bytes:
+        subject = self.chunk.id.hex()
+        with grid_errors(subject):
+            data = self._file.pread(length, offset)
+        if len(data) < length:
+            raise IntegrityError("the file of the chunk ends too early", subject)
+        return data
+
+
+class Store:
+    """Sealed chunks, those being written, and those in quarantine.
+
+    :param folder: the node's data folder.
+    :param reserve_bytes: how much of the file system stays free of chunks.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, disk: Disk, folder: str, *, grid_id: str, reserve_bytes: int = RESERVE_BYTES
+    ) -> None:
+        self.damaged: list[ChunkId] = []
+        """What :meth:`load` put into quarantine."""
+        self._disk = disk
+        self._folder = folder
+        self._grid_id = grid_id
+        self._reserve_bytes = reserve_bytes
+        self._lock = threading.Lock()  # guards the two below
+        self._writers: dict[ChunkId, ChunkWriter] = {}
+        self._shelves: set[str] = set()  # the folders XX that exist
+
+    def load(self) -> list[Chunk]:
+        """Clean up after the last run and read what is there; once, before all else.
+
+        :raises UnsupportedVersion: where a newer release wrote a chunk.
+        :raises DiskFailed: where the folders cannot be read or written.
+        """
+        with grid_errors(self._folder):
+            for name in ("chunks", "tmp", "quarantine"):
+                self._disk.make_folders(self._path(name))
+            for name in self._disk.names(self._path("tmp")):
+                self._disk.remove(self._path(f"tmp/{name}"))
+            # A process that was killed may have left shelves whose names are not durable yet.
+            self._disk.sync_folder(self._path("chunks"))
+            found = [self._load(chunk_id) for chunk_id in self._ids()]
+        return [chunk for chunk in found if chunk is not None]
+
+    def begin(self, chunk_id: ChunkId, origin: wire.ChunkOrigin, most_bytes: int) -> ChunkWriter:
+        """Start a chunk of at most `most_bytes` bytes.
+
+        :raises InvalidRequest: where the id is in use: every try has a new one (S15).
+        :raises NoSpace: where it would not fit beside the reserve and the other writers (S22).
+        :raises DiskFailed: where the disk cannot be written.
+        """
+        subject = chunk_id.hex()
+        relative, _ = self.locate(chunk_id)
+        writer = ChunkWriter(
+            self._disk,
+            chunk_id,
+            grid_id=self._grid_id,
+            origin=origin,
+            most_bytes=most_bytes,
+            temporary=self._path(f"tmp/{subject}"),
+            sealed=self._path(relative),
+            make_folder=lambda: self._make_shelf(subject[-2:]),
+            ended=lambda: self._forget(chunk_id),
+        )
+        with self._lock, grid_errors(subject):
+            if chunk_id in self._writers or self._disk.exists(self._path(relative)):
+                raise InvalidRequest(
+                    "the chunk exists already", subject, advice="take a new id for every try"
+                )
+            if file_bytes(most_bytes) > self._space()[1]:
+                raise NoSpace("no room for the chunk", subject, advice="free or add space")
+            self._writers[chunk_id] = writer
+        writer.open()
+        return writer
+
+    def open_reader(self, chunk: Chunk) -> ChunkReader:
+        """Open a sealed chunk.
+
+        :raises NoSuchChunk: where it is not here.
+        :raises DiskFailed: where it cannot be opened.
+        """
+        with grid_errors(chunk.id.hex()):
+            return ChunkReader(self._open(chunk.id), chunk)
+
+    def read(self, chunk: Chunk, offset: int, length: int) -> bytes:
+        """As :meth:`ChunkReader.pread`."""
+        with closing(self.open_reader(chunk)) as reader:
+            return reader.pread(length, offset)
+
+    def block_digests(self, chunk: Chunk) -> bytes:
+        """As :meth:`ChunkReader.block_digests`."""
+        with closing(self.open_reader(chunk)) as reader:
+            return reader.block_digests()
+
+    def header(self, chunk_id: ChunkId) -> wire.ChunkHeader:
+        """What a sealed chunk says of itself.
+
+        :raises NoSuchChunk: where it is not here.
+        :raises IntegrityError: where its header or the length of its file is damaged.
+        :raises UnsupportedVersion: where a newer release wrote it.
+        :raises DiskFailed: where it cannot be read.
+        """
+        with grid_errors(chunk_id.hex()):
+            return self._header(chunk_id)
+
+    def verify(self, chunk: Chunk) -> None:
+        """Read all of a chunk and check it.
+
+        :raises NoSuchChunk: where it is not here.
+        :raises IntegrityError: where anything of it does not match its digest.
+        :raises DiskFailed: where it cannot be read.
+        """
+        if Chunk.from_wire(self.header(chunk.id).chunk) != chunk:
+            raise IntegrityError("the chunk on disk is another one", chunk.id.hex())
+        with closing(self.open_reader(chunk)) as reader:
+            verifier = BlockVerifier(chunk, reader.block_digests())
+            for offset in range(0, chunk.length, _VERIFY_BYTES):
+                verifier.check(offset // BLOCK_BYTES, reader.pread(_VERIFY_BYTES, offset))
+
+    def quarantine(self, chunk_id: ChunkId, reason: str) -> None:
+        """Put a damaged chunk aside, durably, so that a good replica can take its place.
+
+        Nothing where it is not here. What is in quarantine stays until a person removes it.
+
+        :raises DiskFailed: where the disk cannot be written.
+        """
+        with grid_errors(chunk_id.hex()):
+            self._quarantine(chunk_id, reason)
+
+    def remove(self, chunk_id: ChunkId) -> None:
+        """Remove a chunk for good; nothing where it is not here.
+
+        The removal is not synced: after a loss of power the chunk may be here again.
+
+        :raises DiskFailed: where the disk cannot be written.
+        """
+        with grid_errors(chunk_id.hex()), suppress(FileNotFoundError):
+            self._disk.remove(self._path(self.locate(chunk_id)[0]))
+
+    def locate(self, chunk_id: ChunkId) -> tuple[str, int]:
+        """The file within the data folder that has a sealed chunk, and its first byte there."""
+        name = chunk_id.hex()
+        return f"chunks/{name[-2:]}/{name}", HEADER_BYTES
+
+    def space(self) -> tuple[int, int]:
+        """The capacity in bytes, and how much of it new chunks may take.
+
+        :raises DiskFailed: where the disk does not say.
+        """
+        with self._lock, grid_errors(self._folder):
+            return self._space()
+
+    def _space(self) -> tuple[int, int]:
+        capacity, free = self._disk.space(self._folder)
+        promised = sum(writer.outstanding_bytes for writer in self._writers.values())
+        return capacity, max(0, free - self._reserve_bytes - promised)
+
+    def _load(self, chunk_id: ChunkId) -> Chunk | None:
+        try:
+            return Chunk.from_wire(self._header(chunk_id).chunk)
+        except IntegrityError as error:
+            reason = error.what
+        except OSError as error:
+            if error.errno != errno.EIO:  # not the chunk's own fault
+                raise
+            reason = "its header cannot be read"
+        self._quarantine(chunk_id, reason)
+        self.damaged.append(chunk_id)
+        return None
+
+    def _ids(self) -> Iterator[ChunkId]:
+        names = self._disk.names(self._path("chunks"))
+        self._shelves = {name for name in names if _SHELF.fullmatch(name)}
+        for shelf in sorted(self._shelves):
+            for name in self._disk.names(self._path(f"chunks/{shelf}")):
+                if _ID.fullmatch(name) and name[-2:] == shelf:  # others are not ours
+                    yield ChunkId(bytes.fromhex(name))
+
+    def _header(self, chunk_id: ChunkId) -> wire.ChunkHeader:
+        subject = chunk_id.hex()
+        with closing(self._open(chunk_id)) as file:
+            page = file.pread(HEADER_BYTES, 0)
+            size = file.size()
+        header = decode_header(page, subject)
+        if (header.grid_id, header.chunk.id) != (self._grid_id, chunk_id):
+            raise IntegrityError("the file has the header of another chunk", subject)
+        if size != file_bytes(header.chunk.length):
+            raise IntegrityError("the file of the chunk has another length", subject)
+        return header
+
+    def _open(self, chunk_id: ChunkId) -> File:
+        try:
+            return self._disk.open(self._path(self.locate(chunk_id)[0]))
+        except FileNotFoundError:
+            if not self._disk.exists(self._path("chunks")):
+                raise  # the whole disk is missing, which says nothing about the chunk (S20)
+            raise NoSuchChunk("the chunk is not on this server", chunk_id.hex()) from None
+
+    def _quarantine(self, chunk_id: ChunkId, reason: str) -> None:
+        source = self._path(self.locate(chunk_id)[0])
+        target = first = self._path(f"quarantine/{chunk_id.hex()}")
+        count = 1
+        while self._disk.exists(target):  # an earlier replica of the same chunk
+            count += 1
+            target = f"{first}.{count}"
+        try:
+            self._disk.rename(source, target)
+        except FileNotFoundError:
+            return
+        self._disk.sync_folder(self._path("quarantine"))
+        self._disk.sync_folder(source.rpartition("/")[0])
+        self.log.warn("{chunk} is in quarantine: {reason}", chunk=chunk_id.hex(), reason=reason)
+
+    def _make_shelf(self, shelf: str) -> None:
+        with self._lock:
+            if shelf not in self._shelves:
+                self._disk.make_folders(self._path(f"chunks/{shelf}"))
+                self._shelves.add(shelf)
+
+    def _forget(self, chunk_id: ChunkId) -> None:
+        with self._lock:
+            self._writers.pop(chunk_id, None)
+
+    def _path(self, relative: str) -> str:
+        return f"{self._folder}/{relative}"

@@ -1,0 +1,292 @@
+"""The data plane of a chunk server: chunks come in, go out, and are copied from peers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from google.protobuf.message import Message
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+
+from filegrid.chunk.intake import Forward, Intake
+from filegrid.chunk.inventory import Inventory
+from filegrid.chunk.load import Meter
+from filegrid.chunk.store import Store
+from filegrid.errors import (
+    Busy,
+    DiskFailed,
+    GridError,
+    IntegrityError,
+    InvalidRequest,
+    NoSuchChunk,
+    Unavailable,
+    to_fault,
+)
+from filegrid.model import BLOCK_BYTES, Address, Chunk, ChunkId
+from filegrid.net.dial import DataPool
+from filegrid.net.link import Caller, Exchange, Link, expect
+from filegrid.protocol.wire import chunk_pb2 as wire
+from filegrid.protocol.wire import frame_pb2, head_pb2
+from filegrid.runtime import Runtime
+
+PIECE_BYTES = 256 * 1024
+"""Read and sent at once: it stays in the processor's cache between the disk and the cipher."""
+
+MOST_TRANSFERS = 128
+"""At once; each may hold some MiB. The next is answered "busy"."""
+
+HOP_SECONDS = 8.0
+"""Silence of the last server of a pipeline after which the one before it goes on without it."""
+
+HOP_STEP_SECONDS = 4.0
+"""Added for each server behind: the server nearest to a silent one must be the first to act."""
+
+BUSY_SECONDS = 0.2
+
+_log = Logger()
+
+
+class Transfers:
+    """Moves chunks between the store, clients and peers."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        store: Store,
+        inventory: Inventory,
+        pool: DataPool,
+        meter: Meter,
+        *,
+        name: str,
+    ) -> None:
+        self._runtime = runtime
+        self._store = store
+        self._inventory = inventory
+        self._pool = pool
+        self._meter = meter
+        self._name = name
+
+    # Coming in.
+
+    async def write(self, caller: Caller, request: Message) -> wire.Written:
+        """Store a chunk and pass it on (S16: answered once it is durable here and behind us)."""
+        assert isinstance(request, wire.WriteChunk)
+        assert caller.link.transport is not None
+        intake = Intake(caller.link.transport, self._runtime.clock)
+        caller.receive_into(intake)
+        onward = _Onward(list(request.next))
+        try:
+            with self._transfer():
+                await self._open_next(onward, request)
+                writer = await self._runtime.threads.run(
+                    self._store.begin, ChunkId(request.chunk_id), request.origin, request.most_bytes
+                )
+                forward = Forward(onward.link, onward.exchange) if onward.exchange else None
+                chunk = await intake.run(writer, self._runtime.threads, forward)
+        except BaseException:
+            intake.close()
+            onward.drop(self._pool)
+            raise
+        self._inventory.add(chunk)
+        copies = 2 if onward.exchange else 1
+        self._meter.moved(network_bytes=copies * chunk.length, disk_bytes=chunk.length)
+        written = await onward.outcome(self._pool)
+        written.stored.insert(0, self._name)
+        written.length, written.digest = chunk.length, chunk.digest
+        return written
+
+    async def _open_next(self, onward: _Onward, request: wire.WriteChunk) -> None:
+        """Begin the same write at the next server; where that fails, go on without those behind."""
+        if not request.next:
+            return
+        hop, *rest = request.next
+        try:
+            onward.address = Address.parse(hop.address)
+            onward.link = await self._pool.acquire(onward.address)
+            onward.exchange = onward.link.open(
+                wire.WriteChunk(
+                    chunk_id=request.chunk_id,
+                    origin=request.origin,
+                    next=rest,
+                    most_bytes=request.most_bytes,
+                ),
+                timeout_seconds=HOP_SECONDS + HOP_STEP_SECONDS * len(rest),
+            )
+        except GridError as error:
+            onward.error = error
+
+    async def copy(self, copy: wire.ChunkCopy) -> None:
+        """Fetch a chunk from the first of the sources that has it whole, and store it.
+
+        :raises GridError: why the last source failed, or why it cannot be stored.
+        """
+        chunk = Chunk.from_wire(copy.chunk)
+        if self._inventory.get(chunk.id) is not None:
+            return
+        error: GridError = Unavailable("no source was named", chunk.id.hex())
+        for source in copy.sources:
+            try:
+                await self._copy_from(Address.parse(source.address), chunk, copy.origin)
+                return
+            except (Unavailable, NoSuchChunk, IntegrityError) as failure:
+                error = failure
+        raise error
+
+    async def _copy_from(self, address: Address, chunk: Chunk, origin: wire.ChunkOrigin) -> None:
+        link = await self._pool.acquire(address)
+        assert link.transport is not None
+        intake = Intake(link.transport, self._runtime.clock)
+        try:
+            with self._transfer():
+                writer = await self._runtime.threads.run(
+                    self._store.begin, chunk.id, origin, chunk.length
+                )
+                request = wire.ReadChunk(
+                    chunk_id=chunk.id, length=chunk.length, without_digests=True
+                )
+                exchange = link.open(request, timeout_seconds=HOP_SECONDS, sink=intake)
+                exchange.answer.addCallbacks(
+                    lambda _: intake.finish(chunk.digest), lambda _: None
+                )  # a failure reaches the intake as data_lost
+                stored = await intake.run(writer, self._runtime.threads, None)
+        except BaseException:
+            intake.close()
+            self._pool.drop(link)
+            raise
+        self._pool.release(address, link)
+        if stored != chunk:
+            raise IntegrityError("the copy is not the chunk that was ordered", chunk.id.hex())
+        self._inventory.add(stored)
+        self._meter.moved(network_bytes=chunk.length, disk_bytes=chunk.length)
+
+    # Going out.
+
+    async def read(self, caller: Caller, request: Message) -> frame_pb2.Done:
+        """Send block digests and blocks as they are on disk: the reader verifies (S21)."""
+        assert isinstance(request, wire.ReadChunk)
+        chunk = self._find(request.chunk_id)
+        if request.offset % BLOCK_BYTES or request.offset + request.length > chunk.length:
+            raise InvalidRequest(
+                f"bytes {request.offset}+{request.length} of a chunk of {chunk.length}",
+                chunk.id.hex(),
+                advice="begin at a multiple of 64 KiB and end within the chunk",
+            )
+        with self._transfer():
+            try:
+                await self._send(caller, request, chunk)
+            except IntegrityError:
+                await self.condemn(chunk, "its block digests are damaged")
+                raise
+        self._meter.moved(network_bytes=request.length, disk_bytes=request.length)
+        return frame_pb2.Done()
+
+    async def _send(self, caller: Caller, request: wire.ReadChunk, chunk: Chunk) -> None:
+        run = self._runtime.threads.run
+        if not request.without_digests:
+            digests = await run(self._store.block_digests, chunk)
+            await caller.send(digests, frame_pb2.Data.SECTION_BLOCK_DIGESTS)
+        reader = await run(self._store.open_reader, chunk)
+        try:
+            offset, end = request.offset, request.offset + request.length
+            while offset < end:
+                piece = await run(reader.pread, min(PIECE_BYTES, end - offset), offset)
+                await caller.send(piece)
+                offset += len(piece)
+        finally:
+            await run(reader.close)
+
+    async def inspect(self, caller: Caller, request: Message) -> wire.Inspected:
+        """Where a replica lies and, where asked, whether all of it is as it should be."""
+        assert isinstance(request, wire.InspectChunk)
+        chunk = self._inventory.get(request.chunk_id)
+        if chunk is None:
+            return wire.Inspected(state=head_pb2.REPLICA_STATE_MISSING)
+        if request.verify:
+            try:
+                await self._runtime.threads.run(self._store.verify, chunk)
+                self._meter.moved(disk_bytes=chunk.length)
+            except (IntegrityError, NoSuchChunk, DiskFailed) as error:
+                await self.condemn(chunk, str(error))
+                return wire.Inspected(state=head_pb2.REPLICA_STATE_CORRUPT)
+        file, offset = await self._runtime.threads.run(self._store.locate, chunk.id)
+        return wire.Inspected(
+            state=head_pb2.REPLICA_STATE_GOOD, file=file, offset=offset, chunk=chunk.to_wire()
+        )
+
+    async def condemn(self, chunk: Chunk, reason: str) -> None:
+        """Serve it no more, tell the heads, and set its file aside."""
+        if self._inventory.condemn(chunk.id) is None:
+            return  # somebody else found it at the same time
+        _log.error("{chunk} is damaged: {reason}", chunk=chunk.id.hex(), reason=reason)
+        try:
+            await self._runtime.threads.run(self._store.quarantine, chunk.id, reason)
+        except GridError as error:  # on a disk that fails; it is found again at the next start
+            _log.error("{chunk} stays where it is: {error}", chunk=chunk.id.hex(), error=error)
+
+    def _find(self, chunk_id: bytes) -> Chunk:
+        chunk = self._inventory.get(chunk_id)
+        if chunk is None:
+            raise NoSuchChunk("this server does not hold the chunk", chunk_id.hex())
+        return chunk
+
+    def _transfer(self) -> _Counted:
+        if self._meter.transfers >= MOST_TRANSFERS:
+            raise Busy(
+                f"{MOST_TRANSFERS} transfers at once", self._name, retry_after_seconds=BUSY_SECONDS
+            )
+        return _Counted(self._meter)
+
+
+class _Counted:
+    """One transfer under way."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def __enter__(self) -> None:
+        self._meter.transfers += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._meter.transfers -= 1
+
+
+class _Onward:
+    """The write at the rest of the pipeline: under way, failed, or none."""
+
+    link: Link
+    address: Address
+
+    def __init__(self, hops: Sequence[wire.Hop]) -> None:
+        self._hops = hops
+        self.exchange: Exchange | None = None
+        self.error: GridError | None = None
+
+    async def outcome(self, pool: DataPool) -> wire.Written:
+        """What those behind us stored, and who did not."""
+        if self.exchange is not None:
+            try:
+                answer = await self.exchange.answer
+                written = expect(wire.Written, answer, self.link.peer)
+            except GridError as error:
+                self.error = error
+                pool.drop(self.link)
+            else:
+                pool.release(self.address, self.link)
+                return written
+        return wire.Written(failures=self._failures())
+
+    def _failures(self) -> list[wire.HopFailure]:
+        if self.error is None:
+            return []
+        behind = Unavailable("the server before it in the pipeline failed")
+        return [
+            wire.HopFailure(server=hop.server, fault=to_fault(behind if place else self.error))
+            for place, hop in enumerate(self._hops)
+        ]
+
+    def drop(self, pool: DataPool) -> None:
+        """We failed: those behind us must not keep what they have."""
+        if self.exchange is not None:
+            answer: Deferred[Message] = self.exchange.answer
+            answer.addErrback(lambda failure: failure.trap(GridError, CancelledError))
+            pool.drop(self.link)

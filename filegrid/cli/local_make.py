@@ -1,0 +1,138 @@
+"""Making the folder of a whole grid on one machine; nothing is started here."""
+
+from __future__ import annotations
+
+import errno
+import random
+import shutil
+import socket
+import uuid
+from pathlib import Path
+
+from filegrid.cli.ca import authority_folder, certificate_file
+from filegrid.cli.local_home import Home, Shape, role_of, save_home, settings_of
+from filegrid.config import Settings
+from filegrid.errors import AlreadyExists, Unavailable
+from filegrid.model import DEFAULT_CHUNK_BYTES, Role
+from filegrid.schema import Toml, keys, write_toml
+
+HOST = "127.0.0.1"
+_MAKING = ".making"
+
+_PORTS = range(15000, 32000)
+"""Below what Linux gives to outgoing connections (32768 to 60999): one of those could take the
+port of a node that is stopped for a while."""
+
+
+def make_home(folder: Path, shape: Shape) -> Home:
+    """Make the folder of a new grid; nothing is started.
+
+    All is made in a corner and moved into place, so that what an interrupted run leaves behind
+    can be told from a grid.
+
+    :raises InvalidRequest: where there can be no such grid; nothing was made.
+    :raises AlreadyExists: where `folder` holds anything.
+    """
+    shape.check()
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / _MAKING, ignore_errors=True)
+    held = sorted(path.name for path in folder.iterdir())
+    if held:
+        raise AlreadyExists(
+            f"is not empty: it holds {held[0]}", str(folder), advice="choose a new folder"
+        )
+    home = Home(shape=shape, ports=_ports(shape))
+    corner = folder / _MAKING
+    for name in ("etc", "nodes", "run", "log"):
+        (corner / name).mkdir(mode=0o700, parents=True)
+    grid_id = _write_certificates(corner, shape)
+    _write_configurations(corner, home, grid_id)
+    for path in sorted(corner.iterdir()):
+        path.rename(folder / path.name)
+    corner.rmdir()
+    save_home(folder, home)
+    return home
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        if len(found) == count:
+            break
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError as error:
+                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                    raise
+            else:
+                found.append(port)
+    if len(found) < count:
+        raise Unavailable(f"fewer than {count} ports are free", HOST, advice="give --base-port")
+    return found
+
+
+def _ports(shape: Shape) -> dict[str, int]:
+    nodes = shape.nodes()
+    if shape.base_port is None:
+        return dict(zip(nodes, free_ports(len(nodes)), strict=True))
+    return {node: shape.base_port + place for place, node in enumerate(nodes)}
+
+
+def _write_certificates(folder: Path, shape: Shape) -> str:
+    """Make the authority and everybody's certificate; return the grid's id."""
+    from filegrid.net.authority import Authority
+
+    authority = Authority.create(authority_folder(folder), uuid.uuid4().hex)
+    holders = [(Role(role_of(node)), node) for node in shape.nodes()]
+    holders += [(Role.CLIENT, "client"), (Role.OPERATOR, "operator")]
+    for role, name in holders:
+        authority.issue(role, name).write(certificate_file(folder, name))
+    return authority.grid_id
+
+
+def _write_configurations(folder: Path, home: Home, grid_id: str) -> None:
+    heads: list[str] = [
+        f"{HOST}:{port}" for node, port in home.ports.items() if role_of(node) == "head"
+    ]
+    chunk_bytes = settings_of(home.shape.settings).get("grid.chunk_bytes", DEFAULT_CHUNK_BYTES)
+    for user, file in (("client", "grid.toml"), ("operator", "operator.toml")):
+        text = write_toml(
+            {
+                "grid": {"id": grid_id, "heads": heads, "chunk_bytes": chunk_bytes},
+                "tls": _tls(folder, folder, user),
+            }
+        )
+        (folder / file).write_text(text, encoding="utf-8")
+    for node, port in home.ports.items():
+        sections = _node_sections(folder, home.shape, node, port, heads)
+        (folder / "etc" / f"{node}.toml").write_text(write_toml(sections), encoding="utf-8")
+
+
+def _node_sections(
+    folder: Path, shape: Shape, node: str, port: int, heads: list[str]
+) -> dict[str, dict[str, Toml]]:
+    role = role_of(node)
+    own: dict[str, Toml] = {
+        "name": node,
+        "data": f"../nodes/{node}",
+        "listen": f"{HOST}:{port}",
+        "heads": heads,
+    }
+    if role == "chunk":
+        own["rack"] = f"dc1/r{(int(node.partition('-')[2]) - 1) % shape.racks + 1}"
+    sections = {"node": own, "tls": _tls(folder, folder / "etc", node)}
+    values = settings_of(shape.settings)
+    for key in keys(Settings, role):
+        if key.dotted in values:
+            sections.setdefault(key.section, {})[key.name] = values[key.dotted]
+    return sections
+
+
+def _tls(folder: Path, base: Path, name: str) -> dict[str, Toml]:
+    """Paths relative to `base`: a grid's folder can be moved as a whole."""
+    up = "" if base == folder else "../"
+    certificate = certificate_file(folder, name).relative_to(folder)
+    authority = (authority_folder(folder) / "ca.pem").relative_to(folder)
+    return {"certificate": f"{up}{certificate}", "authority": f"{up}{authority}"}

@@ -1,0 +1,89 @@
+"""Where new chunks may go: asked of the head, several chunks at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Sequence
+
+from twisted.internet.defer import DeferredLock
+
+from filegrid.client.patience import Patience
+from filegrid.client.session import OpenedSession, Session
+from filegrid.errors import OutcomeUnknown, Unavailable
+from filegrid.protocol.wire import head_pb2 as wire
+
+MOST_AHEAD = 8
+"""Chunks asked for in one call: a placement grows old while it waits."""
+
+AGAIN_SECONDS = 2.0
+"""How long to ask for a placement without the servers that failed, before taking them again."""
+
+
+class Allocator:
+    """Gives each chunk of one upload its pipeline.
+
+    :param replication: replicas of each chunk.
+    :ivar least_replicas: how many must be durable before a chunk counts as stored (S16).
+    """
+
+    def __init__(
+        self, calls: Session, session: OpenedSession, replication: int, path: str
+    ) -> None:
+        self.session = session
+        self.replication = replication
+        self.least_replicas = min(replication, session.min_replicas)
+        self._calls = calls
+        self._path = path
+        self._ready: deque[Sequence[wire.Target]] = deque()
+        self._ready_length = 0
+        self._asking = DeferredLock()
+        self._expected = 1
+
+    def expect(self, chunks: int) -> None:
+        """So many chunks of one length come next."""
+        self._expected = chunks
+
+    async def targets(self, length: int, failed: Collection[str]) -> Sequence[wire.Target]:
+        """The servers for one chunk, in the order of the pipeline, none of those that failed.
+
+        :raises NoSpace: where no server has room for it.
+        :raises Unavailable: where too few servers are live.
+        """
+        if failed:
+            patience = Patience(self._calls.runtime, AGAIN_SECONDS)
+            return (await self._ask(1, length, failed, patience))[0]
+        async with self._asking:
+            if not self._ready or length > self._ready_length:
+                count = max(1, min(MOST_AHEAD, self._expected))
+                self._ready = deque(await self._ask(count, length, (), self._calls.patience()))
+                self._ready_length = length
+            self._expected -= 1
+            return self._ready.popleft()
+
+    def forget(self) -> None:
+        """A server failed: what was given out ahead may name it."""
+        self._ready.clear()
+
+    async def _ask(
+        self, count: int, length: int, exclude: Collection[str], patience: Patience
+    ) -> list[Sequence[wire.Target]]:
+        request = wire.Allocate(
+            session=self.session.id,
+            count=count,
+            bytes=length,
+            replication=self.replication,
+            exclude=sorted(exclude),
+        )
+        try:
+            answer = await self._calls.call(request, wire.Allocation, patience)
+        except OutcomeUnknown as error:
+            self._calls.forget(self.session)
+            raise Unavailable(
+                "the session ran out during the upload; nothing was published",
+                self._path,
+                advice="upload it again",
+            ) from error
+        placed = [list(targets.targets) for targets in answer.chunks if targets.targets]
+        if not placed:
+            raise Unavailable("the head named no chunk server for a chunk", self._path)
+        return placed

@@ -1,0 +1,227 @@
+"""Asking the heads: calls that are retried, and changes that are applied once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from google.protobuf.message import Message
+from twisted.internet.defer import DeferredLock
+from twisted.internet.task import deferLater
+
+from filegrid.client.heads import Heads
+from filegrid.client.patience import Patience
+from filegrid.errors import (
+    Busy,
+    DeadlineExceeded,
+    GridError,
+    NotLeader,
+    OutcomeUnknown,
+    Unavailable,
+)
+from filegrid.model import Address, Identity, SessionId, unique_id
+from filegrid.net.dial import hello_of
+from filegrid.net.link import Answer
+from filegrid.net.tasks import Tasks
+from filegrid.protocol.wire import head_pb2
+from filegrid.protocol.wire import values_pb2 as wire
+from filegrid.protocol.wire.frame_pb2 import Done
+from filegrid.runtime import Runtime
+
+ATTEMPT_SECONDS = 5.0
+"""A head that does not answer for so long is not asked again before the others were."""
+
+GOODBYE_SECONDS = 2.0
+"""What closing waits for at most; a session that is left open runs out by itself."""
+
+KEEPS_PER_LEASE = 3
+"""One renewal may fail, and the next, before the session is lost."""
+
+_PASSING = (Unavailable, DeadlineExceeded)
+"""The same request may succeed later, or at another head."""
+
+_REFUSED = (Busy, NotLeader)
+"""Answers that say that the request was not even looked at."""
+
+
+class OpenedSession:
+    """A session of ours at the heads: what they told us with it, and what we numbered in it."""
+
+    def __init__(self, opened: head_pb2.SessionOpened, kept_at: float) -> None:
+        self.id = SessionId(opened.session)
+        self.lease_seconds = float(opened.lease_seconds)
+        self.chunk_bytes = opened.chunk_bytes
+        self.replication = opened.replication
+        self.min_replicas = opened.min_replicas
+        self.kept_at = kept_at
+        self._numbers = 0
+        self._sequences = 0
+        self._unanswered: set[int] = set()
+
+    def unique_id(self) -> bytes:
+        """A new chunk or content id; none is ever given twice (S15)."""
+        self._numbers += 1
+        return unique_id(self.id, self._numbers)
+
+    def once(self) -> wire.Once:
+        """The identity of a new change; :meth:`answered` ends it."""
+        self._sequences += 1
+        self._unanswered.add(self._sequences)
+        return wire.Once(
+            session=self.id, sequence=self._sequences, answered_below=min(self._unanswered)
+        )
+
+    def answered(self, once: wire.Once) -> None:
+        """Its answer came, or nobody waits for it any more."""
+        self._unanswered.discard(once.sequence)
+
+
+class Session:
+    """What a client asks of the heads, whichever of them leads.
+
+    :param timeout_seconds: how long one operation waits for the grid.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        identity: Identity,
+        heads: Sequence[Address],
+        timeout_seconds: float,
+    ) -> None:
+        self.runtime = runtime
+        self.timeout_seconds = timeout_seconds
+        self._heads = Heads(runtime, heads, lambda: hello_of(identity))
+        self._current: OpenedSession | None = None
+        self._opening = DeferredLock()
+        self._tasks = Tasks("keeping the session")
+
+    def start(self) -> None:
+        self._heads.start()
+
+    async def close(self) -> None:
+        """End the session, where a head can be told soon, and close the links."""
+        await self._tasks.stop()
+        current, self._current = self._current, None
+        if current is not None:
+            try:
+                await self.change(
+                    wire.CloseSession(), Done, current, Patience(self.runtime, GOODBYE_SECONDS)
+                )
+            except GridError:
+                pass  # it runs out by itself
+        await self._heads.stop()
+
+    def patience(self) -> Patience:
+        return Patience(self.runtime, self.timeout_seconds)
+
+    async def call(
+        self, request: Message, answer: type[Answer], patience: Patience | None = None
+    ) -> Answer:
+        """Ask for something that changes nothing, or that may be done twice.
+
+        :raises Unavailable: when no head served it while the patience lasted.
+        :raises GridError: the head's answer.
+        """
+        return await self._ask(request, answer, patience or self.patience(), None)
+
+    async def change(
+        self,
+        request: Message,
+        answer: type[Answer],
+        session: OpenedSession | None = None,
+        patience: Patience | None = None,
+    ) -> Answer:
+        """Ask for a change; it is applied once at most, however often it is sent (S10).
+
+        :raises OutcomeUnknown: when it was sent and no answer came while the patience lasted.
+        :raises Unavailable: when it surely reached no head.
+        :raises GridError: the head's answer.
+        """
+        patience = patience or self.patience()
+        session = session or await self.opened()
+        once = session.once()
+        try:
+            return await self._ask(request, answer, patience, once)
+        except OutcomeUnknown:
+            self.forget(session)
+            raise
+        finally:
+            session.answered(once)
+
+    async def opened(self) -> OpenedSession:
+        """The session for what is begun now; opened where there is none that lives."""
+        if self._current is not None and not self._is_stale(self._current):
+            return self._current
+        async with self._opening:
+            if self._current is not None and self._is_stale(self._current):
+                await self._keep(self._current)  # as after a sleep of this machine
+            if self._current is None:
+                self._current = await self._open()
+                if not len(self._tasks):
+                    self._tasks.begin(self._keep_on())
+            return self._current
+
+    def forget(self, session: OpenedSession) -> None:
+        """It has run out: the next operation opens another."""
+        if self._current is session:
+            self._current = None
+
+    # The session's life.
+
+    def _is_stale(self, session: OpenedSession) -> bool:
+        return self.runtime.clock.seconds() - session.kept_at > session.lease_seconds
+
+    async def _open(self) -> OpenedSession:
+        now = self.runtime.clock.seconds()
+        return OpenedSession(await self.call(wire.OpenSession(), head_pb2.SessionOpened), now)
+
+    async def _keep_on(self) -> None:
+        while (session := self._current) is not None:
+            await deferLater(self.runtime.clock, session.lease_seconds / KEEPS_PER_LEASE)
+            if self._current is session:
+                try:
+                    await self._keep(session)
+                except GridError:
+                    pass  # the next one may come through; if not, the session is stale
+
+    async def _keep(self, session: OpenedSession) -> None:
+        now = self.runtime.clock.seconds()
+        try:
+            await self.call(head_pb2.KeepSession(session=session.id), Done)
+        except OutcomeUnknown:
+            self.forget(session)
+        else:
+            session.kept_at = now
+
+    # One request.
+
+    async def _ask(
+        self, request: Message, answer: type[Answer], patience: Patience, once: wire.Once | None
+    ) -> Answer:
+        doubtful = False  # whether a head may have taken the change
+        while True:
+            try:
+                address, link = await self._heads.link(patience)
+            except Unavailable as unreachable:
+                raise self._given_up(request, unreachable, doubtful) from None
+            timeout_seconds = max(0.001, min(ATTEMPT_SECONDS, patience.left_seconds))
+            try:
+                return await link.call(request, answer, timeout_seconds=timeout_seconds, once=once)
+            except _PASSING as error:
+                if once is not None and not isinstance(error, _REFUSED):
+                    doubtful = True
+                self._heads.learn(address, error)
+                if not await patience.pause(error.retry_after_seconds):
+                    raise self._given_up(request, error, doubtful) from None
+
+    def _given_up(self, request: Message, error: GridError, doubtful: bool) -> GridError:
+        subject = getattr(request, "path", "") or getattr(request, "source", "")
+        if doubtful:
+            return OutcomeUnknown(
+                f"no answer came to the change; it may have been applied ({error})",
+                subject,
+                advice="look before trying again",
+            )
+        if isinstance(error, DeadlineExceeded) or subject:
+            return Unavailable(f"no head served the request ({error})", subject)
+        return error

@@ -1,0 +1,180 @@
+"""One new version of a file: its chunks into the grid, then its name, in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from filegrid.client.access import Access
+from filegrid.client.allocation import Allocator
+from filegrid.client.payload import SPOOL_BYTES, Payload, SpooledPayload
+from filegrid.client.pipeline import ChunkWriter
+from filegrid.client.session import OpenedSession
+from filegrid.client.window import Window
+from filegrid.errors import OutcomeUnknown, Unavailable
+from filegrid.model import Chunk, Digest, digest_over
+from filegrid.protocol.wire import chunk_pb2, values_pb2
+from filegrid.protocol.wire.frame_pb2 import Done
+from filegrid.runtime import Bytes
+
+CHUNKS_IN_FLIGHT = 3
+"""While one chunk is synced at the end of its pipeline, the next ones fill the network."""
+
+MANIFEST_PAGE = 4096
+"""Chunks in one change: some 250 KiB, which no other change should have to wait for."""
+
+
+class Upload:
+    """A version being made. Nothing is seen of it before :meth:`publish` returns.
+
+    :param replication: None for the grid's default.
+    :param chunk_bytes: None for the grid's.
+    :param inherited: digests of the chunks, all of full length, that are kept of the version
+        that this one continues.
+    :param moved: told how many more bytes were acknowledged.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        session: OpenedSession,
+        path: str,
+        *,
+        replication: int | None = None,
+        chunk_bytes: int | None = None,
+        inherited: Sequence[Digest] = (),
+        moved: Callable[[int], None] | None = None,
+    ) -> None:
+        self.chunk_bytes = chunk_bytes or session.chunk_bytes
+        self._access = access
+        self._session = session
+        self._path = path
+        self._inherited = inherited
+        self._content_id = session.unique_id()
+        self._replication = replication or session.replication
+        self._chunks: list[Chunk | None] = []
+        self._size = len(inherited) * self.chunk_bytes
+        self._window = Window(CHUNKS_IN_FLIGHT)
+        self.allocator = Allocator(access.session, session, self._replication, path)
+        self._writer = ChunkWriter(
+            access,
+            self.allocator,
+            chunk_pb2.ChunkOrigin(content_id=self._content_id, path=path),
+            moved or (lambda _: None),
+        )
+
+    async def add(self, payload: Payload) -> None:
+        """Begin to store the next chunk, as soon as there is room for one more in flight.
+
+        :raises GridError: why a chunk before it could not be stored.
+        """
+        index = len(self._chunks)
+        self._chunks.append(None)
+        self._size += payload.length
+        await self._window.add(self._store(index, payload))
+
+    async def join(self) -> None:
+        """Return once every chunk that was added is durable.
+
+        :raises GridError: why one could not be stored.
+        """
+        await self._window.join()
+
+    async def publish(self, *, replace: bool, base_version: int = 0) -> values_pb2.Node:
+        """Give the version its path, once all its chunks are durable.
+
+        :param replace: whether a file that has the path may be replaced.
+        :param base_version: the version that this one continues; 0 for none (S11).
+        :raises AlreadyExists: where there is a file and `replace` is false.
+        :raises VersionConflict: where the file is not at `base_version` any more.
+        :raises OutcomeUnknown: where no answer came.
+        """
+        await self.join()
+        chunks = [chunk for chunk in self._chunks if chunk is not None]
+        first = len(self._inherited)
+        digest = digest_over([*self._inherited, *(chunk.digest for chunk in chunks)])
+        while len(chunks) > MANIFEST_PAGE:
+            page, chunks = chunks[:MANIFEST_PAGE], chunks[MANIFEST_PAGE:]
+            await self._stage(first, page)
+            first += len(page)
+        request = values_pb2.Publish(
+            path=self._path,
+            content_id=self._content_id,
+            first_index=first,
+            chunks=[chunk.to_wire() for chunk in chunks],
+            size=self._size,
+            digest=digest,
+            replication=self._replication,
+            chunk_bytes=self.chunk_bytes,
+            replace=replace,
+            base_version=base_version,
+            inherited_chunks=len(self._inherited),
+        )
+        return await self._access.session.change(request, values_pb2.Node, self._session)
+
+    async def abort(self) -> None:
+        """Give it up; what was stored is collected once the session has ended (S14)."""
+        await self._window.cancel()
+
+    async def _stage(self, first: int, page: Sequence[Chunk]) -> None:
+        request = values_pb2.StageChunks(
+            content_id=self._content_id,
+            first_index=first,
+            chunks=[chunk.to_wire() for chunk in page],
+        )
+        try:
+            await self._access.session.change(request, Done, self._session)
+        except OutcomeUnknown as error:
+            raise Unavailable(
+                "the manifest could not be written; nothing was published",
+                self._path,
+                advice="upload it again",
+            ) from error
+
+    async def _store(self, index: int, payload: Payload) -> None:
+        try:
+            self._chunks[index] = await self._writer.store(len(self._inherited) + index, payload)
+        finally:
+            payload.release()
+
+
+class StreamUpload:
+    """An upload whose bytes come one after the other, of a length that nobody knows yet."""
+
+    def __init__(self, access: Access, upload: Upload) -> None:
+        self._access = access
+        self._upload = upload
+        self._payload: SpooledPayload | None = None
+
+    async def write(self, data: Bytes) -> None:
+        """Take the next bytes, and return once there is room for more.
+
+        :raises GridError: why what was taken before could not be stored.
+        """
+        view = memoryview(data).cast("B")
+        while view:
+            payload = self._payload or SpooledPayload()
+            self._payload = payload
+            part = view[: self._upload.chunk_bytes - payload.length]
+            if len(part) + payload.length <= SPOOL_BYTES:
+                payload.append(part)
+            else:
+                await self._access.runtime.threads.run(payload.append, part)
+            view = view[len(part) :]
+            if payload.length == self._upload.chunk_bytes:
+                await self._flush()
+
+    async def publish(self, *, replace: bool, base_version: int = 0) -> values_pb2.Node:
+        """The end of the bytes: as :meth:`Upload.publish`."""
+        await self._flush()
+        return await self._upload.publish(replace=replace, base_version=base_version)
+
+    async def abort(self) -> None:
+        payload, self._payload = self._payload, None
+        if payload is not None:
+            payload.release()
+        await self._upload.abort()
+
+    async def _flush(self) -> None:
+        payload, self._payload = self._payload, None
+        if payload is not None:
+            await self._upload.add(payload)

@@ -1,0 +1,195 @@
+"""The file system of the machine, and what every user of a disk needs on top of the seam.
+
+:class:`RealDisk` is :class:`filegrid.runtime.Disk` over system calls;
+:mod:`filegrid.simulation.disk` is its twin.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from filegrid.errors import DiskFailed, GridError, NoSpace
+from filegrid.runtime import Bytes, Disk
+
+_MOST_PIECES: int = os.sysconf("SC_IOV_MAX")
+"""pwritev refuses more with EINVAL."""
+
+_SYNC_FILE_RANGE_WRITE = 2  # from <fcntl.h>: start writing out dirty pages, wait for nothing
+
+
+def _find_sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    try:
+        call = ctypes.CDLL(None).sync_file_range
+    except (AttributeError, OSError):
+        return None  # not Linux; the last datasync then has all the work
+    call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    found: Callable[[int, int, int, int], int] = call
+    return found
+
+
+_sync_file_range = _find_sync_file_range()
+
+
+class RealFile:
+    """An open file of the machine."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def pwrite(self, pieces: Sequence[Bytes], offset: int) -> None:
+        left = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
+        first = 0
+        while first < len(left):
+            count = os.pwritev(self._fd, left[first : first + _MOST_PIECES], offset)
+            offset += count
+            while first < len(left) and count >= len(left[first]):
+                count -= len(left[first])
+                first += 1
+            if count:  # a short write ended inside this piece
+                left[first] = left[first][count:]
+
+    def pread(self, length: int, offset: int) -> bytes:
+        data = os.pread(self._fd, length, offset)
+        if len(data) == length or not data:
+            return data
+        pieces = [data]
+        read = len(data)
+        while read < length and (data := os.pread(self._fd, length - read, offset + read)):
+            pieces.append(data)
+            read += len(data)
+        return b"".join(pieces)
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def truncate(self, length: int) -> None:
+        os.ftruncate(self._fd, length)
+
+    def start_writeback(self, offset: int, length: int) -> None:
+        if _sync_file_range is not None:
+            # The result does not matter: datasync reports what could not be written.
+            _sync_file_range(self._fd, offset, length, _SYNC_FILE_RANGE_WRITE)
+
+    def datasync(self) -> None:
+        if self._fd < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # fdatasync: a ValueError
+        os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1  # later calls fail with EBADF, never reach another file
+        if fd >= 0:
+            os.close(fd)
+
+
+class RealDisk:
+    """The file systems of the machine. What it makes is for its own user alone."""
+
+    def create(self, path: str) -> RealFile:
+        return RealFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+    def open(self, path: str, *, writable: bool = False) -> RealFile:
+        return RealFile(os.open(path, os.O_RDWR if writable else os.O_RDONLY))
+
+    def rename(self, source: str, target: str) -> None:
+        Path(source).rename(target)
+
+    def remove(self, path: str) -> None:
+        Path(path).unlink()
+
+    def sync_folder(self, path: str) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def make_folders(self, path: str) -> None:
+        folder = Path(path)
+        missing = []
+        while not folder.is_dir():
+            missing.append(folder)
+            folder = folder.parent
+        for folder in reversed(missing):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            self.sync_folder(str(folder.parent))
+
+    def names(self, path: str) -> list[str]:
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries)
+
+    def exists(self, path: str) -> bool:
+        return Path(path).exists()
+
+    def space(self, path: str) -> tuple[int, int]:
+        status = os.statvfs(path)
+        return status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
+
+    def lock(self, path: str) -> RealFile:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(file)
+            raise
+        return RealFile(file)
+
+    def database(self, path: str) -> sqlite3.Connection:
+        return sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+
+
+_ADVICE = {
+    errno.EROFS: "mount the file system writable; the kernel log says why it is not",
+    errno.EIO: "look into the kernel log and replace the disk",
+    errno.ENOENT: "see whether its disk is mounted",
+    errno.EACCES: "give this user the right to read and write it",
+    errno.EPERM: "give this user the right to read and write it",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+
+
+@contextmanager
+def grid_errors(subject: str) -> Iterator[None]:
+    """The one place where an OSError becomes an error of the grid.
+
+    :param subject: the chunk, file or folder that the work is about.
+    :raises NoSpace: where the disk or the quota is full.
+    :raises DiskFailed: for every other OSError.
+    """
+    try:
+        yield
+    except GridError:
+        raise  # some of them are OSErrors too
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace("the disk is full", subject, advice="free or add space") from error
+        code = error.errno or errno.EIO
+        what = f"the disk failed ({os.strerror(code)})"
+        raise DiskFailed(what, subject, advice=_ADVICE.get(code, "")) from error
+
+
+def read_file(disk: Disk, path: str) -> bytes:
+    """All of a small file. :raises OSError: where it is missing or cannot be read."""
+    with closing(disk.open(path)) as file:
+        return file.pread(file.size(), 0)
+
+
+def replace_file(disk: Disk, path: str, content: bytes) -> None:
+    """Give a small file new contents, durably: after a crash it has the old or the new ones.
+
+    :raises OSError: where that failed; the file then has the old or the new contents.
+    """
+    temporary = f"{path}.tmp"
+    with suppress(FileNotFoundError):
+        disk.remove(temporary)  # of a crash
+    with closing(disk.create(temporary)) as file:
+        file.pwrite([content], 0)
+        file.datasync()
+    disk.rename(temporary, path)
+    disk.sync_folder(path.rpartition("/")[0] or "/")

@@ -1,0 +1,319 @@
+"""What each command of the log does to the namespace.
+
+Everything here is a function of the entry and of the state alone: no clock, no random number, no
+order that the log did not give. A command first looks, and may raise; once it has begun to change
+something it cannot fail, so that a fault has changed nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+from filegrid.errors import (
+    AlreadyExists,
+    FolderNotEmpty,
+    GridError,
+    InvalidRequest,
+    IsAFolder,
+    NotAFolder,
+    Unavailable,
+    VersionConflict,
+    to_fault,
+)
+from filegrid.head.contents import Contents
+from filegrid.head.schema import FILE, ROOT, RegisterFile
+from filegrid.head.sessions import MOST_LINEAGE, Sessions, get_session
+from filegrid.head.trash import Trash
+from filegrid.head.tree import Stored, Tree, child, children, find, find_folder, need
+from filegrid.model import CHUNK_ID_BYTES, SessionId, join_path, session_of, split_path
+from filegrid.protocol.wire import journal_pb2 as journal
+from filegrid.protocol.wire import values_pb2 as wire
+
+_SERVER = "SELECT incarnation, rack, address FROM servers WHERE name = ?"
+_SET_SERVER = "INSERT OR REPLACE INTO servers VALUES (?, ?, ?, ?)"
+
+
+class Changes:
+    """The commands, each applied in the transaction of the caller."""
+
+    def __init__(self, database: sqlite3.Connection, registers: RegisterFile) -> None:
+        self._database = database
+        self._registers = registers
+        self._tree = Tree(database, registers)
+        self._contents = Contents(database, registers)
+        self._sessions = Sessions(database, registers)
+        self._trash = Trash(database, registers, self._tree, self._contents)
+        self._of_clients: dict[str, Callable[[Any, journal.Entry], journal.Outcome]] = {
+            "close_session": self._close_session,
+            "make_folder": self._make_folder,
+            "stage_chunks": self._stage_chunks,
+            "publish": self._publish,
+            "rename": self._rename,
+            "remove": self._remove,
+        }
+        self._of_heads: dict[str, Callable[[Any, journal.Entry], journal.Outcome]] = {
+            "create_grid": self._create_grid,
+            "barrier": self._barrier,
+            "open_session": self._open_session,
+            "keep_sessions": self._keep_sessions,
+            "expire_sessions": self._expire_sessions,
+            "purge_trash": self._purge_trash,
+            "register_server": self._register_server,
+            "forget_released": self._forget_released,
+        }
+
+    def apply(self, entry: journal.Entry) -> journal.Outcome:
+        """Apply one entry; a fault of it is an outcome like others."""
+        now = self._registers.now
+        command = entry.command
+        now.log_time_ms = max(now.log_time_ms, command.log_time_ms)
+        kind = command.WhichOneof("change") or ""
+        change = getattr(command, kind, None)
+        try:
+            if kind in self._of_clients:
+                outcome = self._apply_once(self._of_clients[kind], change, entry)
+            elif kind in self._of_heads:
+                outcome = self._of_heads[kind](change, entry)
+            else:
+                raise InvalidRequest("a command of a kind that this release does not know")
+        except GridError as error:
+            outcome = journal.Outcome(fault=to_fault(error))
+        now.applied_epoch, now.applied_index = entry.epoch, entry.index
+        return outcome
+
+    def finish(self) -> None:
+        """Write what was gathered over the entries of one transaction."""
+        self._tree.flush()
+        self._registers.save()
+
+    def forget(self) -> None:
+        """After a rollback."""
+        self._tree.forget()
+        self._registers.load()
+
+    def _apply_once(
+        self,
+        apply: Callable[[Any, journal.Entry], journal.Outcome],
+        change: object,
+        entry: journal.Entry,
+    ) -> journal.Outcome:
+        """Every change of a client goes by its session, and its answer is kept with it (S10)."""
+        command = entry.command
+        if not command.once.session:
+            raise InvalidRequest("a change without a session")
+        before = self._sessions.admit(command.once, command.client)
+        if before is not None:
+            return before
+        try:
+            outcome = apply(change, entry)
+        except GridError as error:
+            outcome = journal.Outcome(fault=to_fault(error))
+        if not isinstance(change, wire.CloseSession):
+            self._sessions.record(command.once, outcome)
+        return outcome
+
+    # Of clients
+
+    def _close_session(self, change: wire.CloseSession, entry: journal.Entry) -> journal.Outcome:
+        self._end_session(SessionId(entry.command.once.session))
+        return journal.Outcome(count=1)
+
+    def _make_folder(self, change: wire.MakeFolder, entry: journal.Entry) -> journal.Outcome:
+        names = split_path(change.path)
+        at = ROOT
+        depth = 0
+        existing = child(self._database, 0, b"")  # the root
+        while depth < len(names):
+            found = child(self._database, at, names[depth].encode())
+            if found is None:
+                break
+            if not found.is_folder:
+                if depth == len(names) - 1:
+                    raise AlreadyExists("a file has this name", join_path(names))
+                path = join_path(names[: depth + 1])
+                raise NotAFolder("this is a file, not a folder", path)
+            at, existing, depth = found.id, found, depth + 1
+        if depth == len(names):
+            if not change.parents:
+                raise AlreadyExists("the folder exists already", join_path(names))
+            assert existing is not None
+            return journal.Outcome(node=existing.to_wire(join_path(names)))
+        if not change.parents:
+            find_folder(self._database, names[:-1])
+        wall_ms, version = entry.command.wall_ms, entry.index
+        for name in names[depth:]:
+            at = self._tree.add_folder(at, name.encode(), mtime_ms=wall_ms, version=version)
+        node = wire.Node(
+            path=join_path(names), kind=wire.NODE_KIND_FOLDER, mtime_ms=wall_ms, version=version
+        )
+        return journal.Outcome(node=node)
+
+    def _stage_chunks(self, change: wire.StageChunks, entry: journal.Entry) -> journal.Outcome:
+        session = SessionId(entry.command.once.session)
+        self._contents.check_id(change.content_id, session)
+        self._contents.check_free(change.content_id, change.first_index, len(change.chunks))
+        chunks = self._contents.new_chunks(change.chunks, session)
+        self._contents.stage(change.content_id, change.first_index, chunks)
+        return journal.Outcome(count=len(chunks))
+
+    def _publish(self, change: wire.Publish, entry: journal.Entry) -> journal.Outcome:
+        session = SessionId(entry.command.once.session)
+        names = split_path(change.path)
+        if not names:
+            raise IsAFolder("this is a folder", "/")
+        path = join_path(names)
+        parent = find_folder(self._database, names[:-1])
+        old = child(self._database, parent, names[-1].encode())
+        base = self._check_base(change, old, path)
+        self._contents.check_id(change.content_id, session)
+        chunks = self._contents.new_chunks(change.chunks, session)
+        self._contents.check_staged(change.content_id, change.inherited_chunks, change.first_index)
+        count = self._contents.check_whole(change, base, chunks)
+
+        if old is not None:
+            self._throw_away(old, path, entry)
+        node = Stored(
+            parent=parent,
+            name=names[-1].encode(),
+            id=self._tree.new_id(),
+            kind=FILE,
+            mtime_ms=entry.command.wall_ms,
+            version=entry.index,
+            content_id=change.content_id,
+            size=change.size,
+            digest=change.digest,
+            replication=change.replication,
+            chunk_bytes=change.chunk_bytes,
+            chunk_count=count,
+        )
+        self._tree.add_file(node)
+        new = self._contents.publish(change, node=node.id, base=base, chunks=chunks, count=count)
+        return journal.Outcome(node=node.to_wire(path), published=new)
+
+    def _check_base(self, change: wire.Publish, old: Stored | None, path: str) -> bytes:
+        """What is there may be replaced (S11); returns the content that chunks are inherited of."""
+        if old is not None and old.is_folder:
+            raise IsAFolder("this is a folder", path)
+        if change.base_version:
+            if old is None or old.version != change.base_version:
+                raise VersionConflict("it was changed meanwhile", path, advice="read it again")
+        elif old is not None and not change.replace:
+            raise AlreadyExists("it exists already", path)
+        if not change.inherited_chunks:
+            return b""
+        if not change.base_version or old is None:
+            raise InvalidRequest("chunks are inherited of a base version only", path)
+        if change.inherited_chunks > (old.chunk_count or 0):
+            raise InvalidRequest("the base version has fewer chunks", path)
+        return old.content_id or b""
+
+    def _rename(self, change: wire.Rename, entry: journal.Entry) -> journal.Outcome:
+        source_names, target_names = split_path(change.source), split_path(change.target)
+        source = need(self._database, source_names)
+        path = join_path(target_names)
+        if source_names == target_names:
+            return journal.Outcome(node=source.to_wire(path))
+        if target_names[: len(source_names)] == source_names:
+            raise InvalidRequest("a folder cannot be moved into itself", join_path(source_names))
+        target = find(self._database, target_names)
+        parent = find_folder(self._database, target_names[:-1])
+        if target is not None:
+            self._check_replaceable(source, target, path, replace=change.replace)
+            if target.is_folder:
+                self._tree.drop(target)
+            else:
+                self._throw_away(target, path, entry)
+        self._tree.move(source, parent, target_names[-1].encode())
+        return journal.Outcome(node=source.to_wire(path))
+
+    def _check_replaceable(
+        self, source: Stored, target: Stored, path: str, *, replace: bool
+    ) -> None:
+        if not replace:
+            raise AlreadyExists("it exists already", path)
+        if target.is_folder and not source.is_folder:
+            raise IsAFolder("a file cannot replace a folder", path)
+        if source.is_folder and not target.is_folder:
+            raise NotAFolder("a folder cannot replace a file", path)
+        if target.is_folder and children(self._database, target.id, limit=1):
+            raise FolderNotEmpty("the folder is not empty", path)
+
+    def _remove(self, change: wire.Remove, entry: journal.Entry) -> journal.Outcome:
+        names = split_path(change.path)
+        if not names:
+            raise InvalidRequest("the root cannot be removed", "/")
+        node = need(self._database, names)
+        path = join_path(names)
+        if node.is_folder and not change.recursive and children(self._database, node.id, limit=1):
+            raise FolderNotEmpty("the folder is not empty", path, advice="remove it recursively")
+        self._throw_away(node, path, entry, now=change.now)
+        return journal.Outcome(count=1)
+
+    def _throw_away(
+        self, node: Stored, path: str, entry: journal.Entry, *, now: bool = False
+    ) -> None:
+        command = entry.command
+        stay_ms = 0 if now else command.trash_ms
+        self._trash.put(node, path, stay_ms=stay_ms, wall_ms=command.wall_ms)
+
+    # Of heads
+
+    def _create_grid(self, change: journal.CreateGrid, entry: journal.Entry) -> journal.Outcome:
+        now = self._registers.now
+        if now.grid_id:
+            raise AlreadyExists("a grid is created once", now.grid_id)  # S1
+        if not change.grid_id or not 0 < change.lineage <= MOST_LINEAGE:
+            raise InvalidRequest("a grid has an id and a lineage", change.grid_id)
+        now.grid_id, now.lineage = change.grid_id, change.lineage
+        return journal.Outcome(count=1)
+
+    def _barrier(self, change: journal.Barrier, entry: journal.Entry) -> journal.Outcome:
+        return journal.Outcome()
+
+    def _open_session(self, change: wire.OpenSession, entry: journal.Entry) -> journal.Outcome:
+        if not self._registers.now.lineage:
+            raise Unavailable("the grid is not created yet")
+        return journal.Outcome(session=self._sessions.open(entry.command.client))
+
+    def _keep_sessions(self, change: journal.KeepSessions, entry: journal.Entry) -> journal.Outcome:
+        return journal.Outcome(count=sum(map(self._sessions.renew, change.sessions)))
+
+    def _expire_sessions(
+        self, change: journal.ExpireSessions, entry: journal.Entry
+    ) -> journal.Outcome:
+        # One that was renewed after the command was made, but before it was applied, lives on.
+        due = [session for session in change.sessions if self._sessions.is_due(session)]
+        for session in due:
+            self._end_session(SessionId(session))
+        return journal.Outcome(count=len(due))
+
+    def _end_session(self, session: SessionId) -> None:
+        self._contents.end_session(session)
+        self._sessions.end(session)
+
+    def _purge_trash(self, change: journal.PurgeTrash, entry: journal.Entry) -> journal.Outcome:
+        count, released = self._trash.purge(change.limit)
+        return journal.Outcome(count=count, released=released)
+
+    def _register_server(
+        self, change: journal.RegisterServer, entry: journal.Entry
+    ) -> journal.Outcome:
+        row = (change.incarnation, change.rack, change.address)
+        if self._database.execute(_SERVER, (change.name,)).fetchone() == row:
+            return journal.Outcome(count=0)
+        self._database.execute(_SET_SERVER, (change.name, *row))
+        return journal.Outcome(count=1)
+
+    def _forget_released(
+        self, change: journal.ForgetReleased, entry: journal.Entry
+    ) -> journal.Outcome:
+        count = 0
+        for chunk_id in change.chunk_ids:
+            if len(chunk_id) != CHUNK_ID_BYTES:
+                raise InvalidRequest("a malformed chunk id", chunk_id.hex())
+        for chunk_id in change.chunk_ids:
+            session = get_session(self._database, session_of(chunk_id))
+            count += self._contents.forget_released(chunk_id, session_lives=session is not None)
+        return journal.Outcome(count=count)

@@ -1,0 +1,93 @@
+"""Who is alive: judged by the answers to heartbeats, in the judge's own running time.
+
+======== ============================== ============================================
+state    while                          what follows
+======== ============================== ============================================
+LIVE     heard of lately                gets new chunks
+SUSPECT  silent, or its link is lost    gets no new chunks; its replicas still count
+DEAD     silent for `dead_seconds`      its replicas do not count; repair begins
+======== ============================== ============================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+
+class State(str, Enum):
+    LIVE = "live"
+    SUSPECT = "suspect"
+    DEAD = "dead"
+
+
+@dataclass(slots=True)
+class _Record:
+    heard_at: float
+    linked: bool
+    state: State
+
+
+class Liveness:
+    """The state of every chunk server that is known.
+
+    :param suspect_seconds: silence after which a server is suspect.
+    :param dead_seconds: silence after which it is dead.
+    :param most_gap_seconds: between two judgements; what is above it the judge itself was stopped
+        for, and does not count against anybody (S18).
+    """
+
+    def __init__(
+        self, *, suspect_seconds: float, dead_seconds: float, most_gap_seconds: float
+    ) -> None:
+        self._suspect_seconds = suspect_seconds
+        self._dead_seconds = dead_seconds
+        self._most_gap_seconds = most_gap_seconds
+        self._records: dict[str, _Record] = {}
+        self._judged_at: float | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def state(self, name: str) -> State:
+        return self._records[name].state
+
+    def expect(self, name: str, now: float) -> None:
+        """A server that should come: it has as long as a silent one."""
+        self._records.setdefault(name, _Record(now, False, State.SUSPECT))
+
+    def joined(self, name: str, now: float) -> State:
+        """It is here; returns the state that it had, DEAD for one never seen."""
+        before = self._records.get(name)
+        self._records[name] = _Record(now, True, State.LIVE)
+        return before.state if before is not None else State.DEAD
+
+    def heard(self, name: str, now: float) -> None:
+        record = self._records[name]
+        if record.linked:
+            record.heard_at, record.state = now, State.LIVE
+
+    def link_lost(self, name: str) -> None:
+        record = self._records[name]
+        record.linked = False
+        if record.state is State.LIVE:
+            record.state = State.SUSPECT
+
+    def judge(self, now: float) -> list[str]:
+        """Bring all states up to `now`; returns the servers that are found dead in this turn."""
+        gap = now - self._judged_at if self._judged_at is not None else 0.0
+        self._judged_at = now
+        stopped_seconds = max(0.0, gap - self._most_gap_seconds)
+        died = []
+        for name, record in self._records.items():
+            record.heard_at = min(now, record.heard_at + stopped_seconds)
+            silence = now - record.heard_at
+            if record.state is State.DEAD:
+                continue
+            if silence >= self._dead_seconds:
+                record.state = State.DEAD
+                died.append(name)
+            elif silence >= self._suspect_seconds or not record.linked:
+                record.state = State.SUSPECT
+        return died

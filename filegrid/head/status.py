@@ -1,0 +1,134 @@
+"""What `filegrid status` shows, as the leading head sees it."""
+
+from __future__ import annotations
+
+from filegrid.head.collector import Collector
+from filegrid.head.liveness import State
+from filegrid.head.redundancy import Redundancy
+from filegrid.head.repair import Repair
+from filegrid.head.roster import Roster
+from filegrid.head.view import View
+from filegrid.model import Address
+from filegrid.protocol.wire import head_pb2 as wire
+from filegrid.runtime import Runtime
+
+WARN_DAYS = 30
+"""Before a certificate expires."""
+
+_DAY_MS = 86_400_000
+
+
+class StatusReport:
+    """Puts the state of the grid together from what its parts know; nothing is counted anew."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        name: str,
+        epoch: int,
+        min_replicas: int,
+        certificate_expires_ms: int,
+        namespace: View,
+        roster: Roster,
+        redundancy: Redundancy,
+        repair: Repair,
+        collector: Collector,
+    ) -> None:
+        self._runtime = runtime
+        self._name = name
+        self._epoch = epoch
+        self._min_replicas = min_replicas
+        self._certificate_expires_ms = certificate_expires_ms
+        self._namespace = namespace
+        self._roster = roster
+        self._redundancy = redundancy
+        self._repair = repair
+        self._collector = collector
+
+    def make(self, address: Address) -> wire.Status:
+        registers = self._namespace.registers()
+        counts = self._namespace.counts()
+        return wire.Status(
+            grid_id=registers.grid_id,
+            epoch=self._epoch,
+            leader=self._name,
+            heads=[
+                wire.HeadStatus(
+                    name=self._name,
+                    address=str(address),
+                    role="leader",
+                    log_index=registers.applied_index,
+                )
+            ],
+            chunk_servers=self._servers(),
+            chunks=self._chunks(counts.chunks),
+            files=counts.files,
+            bytes=counts.bytes,
+            warnings=self._warnings(),
+        )
+
+    def _servers(self) -> list[wire.ServerStatus]:
+        return [
+            wire.ServerStatus(
+                name=server.name,
+                address=server.address,
+                rack=server.rack,
+                state=self._roster.state(server.name).value,
+                capacity_bytes=server.load.capacity_bytes,
+                free_bytes=server.load.free_bytes,
+                chunks=server.load.chunks,
+                cpu_percent=server.load.cpu_percent,
+                network_bytes_per_second=server.load.network_bytes_per_second,
+                disk_bytes_per_second=server.load.disk_bytes_per_second,
+                certificate_expires_ms=server.certificate_expires_ms,
+            )
+            for server in sorted(self._roster, key=lambda one: one.name)
+        ]
+
+    def _chunks(self, total: int) -> wire.ChunkCounts:
+        deficits = self._redundancy.deficits
+        corrupt = sum(chunk_id in self._redundancy.condemned for chunk_id in deficits)
+        missing = sum(
+            not deficit.holders and chunk_id not in self._redundancy.condemned
+            for chunk_id, deficit in deficits.items()
+        )
+        return wire.ChunkCounts(
+            total=total,
+            healthy=max(0, total - len(deficits)),
+            under_replicated=len(deficits) - corrupt - missing,
+            missing=missing,
+            corrupt=corrupt,
+            repairing=len(self._repair.running),
+        )
+
+    def _warnings(self) -> list[str]:
+        warnings = []
+        if not (self._roster.complete and self._redundancy.settled):
+            warnings.append("not all chunk servers have reported yet: the counts are not final")
+        live = sum(self._roster.state(server.name) is State.LIVE for server in self._roster)
+        if live < self._min_replicas:
+            warnings.append(
+                f"{live} chunk servers are live: writes need {self._min_replicas} of them"
+            )
+        if self._collector.held_back:
+            warnings.append(
+                f"{self._collector.held_back} chunks that no file names are kept: so many at once"
+                " wait for a person"
+            )
+        warnings += [
+            f"{server.name} cannot be written to: {server.load.trouble}"
+            for server in self._roster
+            if server.load.trouble
+        ]
+        expiries = [(self._name, self._certificate_expires_ms)]
+        expiries += [(one.name, one.certificate_expires_ms) for one in self._roster]
+        now_ms = self._runtime.wall_seconds() * 1000
+        for name, expires_ms in expiries:
+            days = (expires_ms - now_ms) / _DAY_MS
+            if expires_ms and days < WARN_DAYS:
+                warnings.append(
+                    f"the certificate of {name} expires in {max(0, int(days))} days;"
+                    " run 'filegrid ca renew'"
+                )
+        return warnings

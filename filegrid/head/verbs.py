@@ -1,0 +1,289 @@
+"""What clients ask a head: names, uploads, manifests, and the state of the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from google.protobuf.message import Message
+from twisted.logger import Logger
+
+from filegrid.config import Grid
+from filegrid.errors import Busy, GridError, InvalidRequest, NoSpace, Unavailable, from_fault
+from filegrid.head.liveness import State
+from filegrid.head.locations import Locations
+from filegrid.head.placement import place
+from filegrid.head.redundancy import Redundancy
+from filegrid.head.roster import Roster
+from filegrid.head.sessions import SESSION_LEASE_MS
+from filegrid.head.view import View
+from filegrid.model import Chunk, ChunkId, Role, SessionId
+from filegrid.net.link import Caller, Handler, Method
+from filegrid.protocol.wire import chunk_pb2, frame_pb2, head_pb2, values_pb2
+from filegrid.protocol.wire import journal_pb2 as journal
+from filegrid.runtime import Runtime
+
+MOST_LISTED = 1000
+"""Nodes in one page of a listing; with names of 255 bytes below the limit of a frame."""
+
+MOST_PLACED = 1024
+"""Chunks in one page of a manifest."""
+
+MOST_ALLOCATED = 64
+"""Chunks placed in one call: what is placed much ahead is placed on old news."""
+
+MOST_COMPLAINTS = 64
+"""Being looked into at once; clients repeat those that are turned away."""
+
+VERIFY_SECONDS = 60.0
+
+CLIENTS = frozenset({Role.CLIENT, Role.OPERATOR})
+
+_log = Logger()
+
+
+class Verbs:
+    """The requests of clients.
+
+    :param propose: commits a command, applies it, and gives its outcome.
+    :param status: the state of the grid as a whole.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        settings: Grid,
+        *,
+        namespace: View,
+        roster: Roster,
+        locations: Locations,
+        redundancy: Redundancy,
+        propose: Callable[[journal.Command], Awaitable[journal.Outcome]],
+        status: Callable[[], head_pb2.Status],
+    ) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._namespace = namespace
+        self._roster = roster
+        self._locations = locations
+        self._redundancy = redundancy
+        self._propose = propose
+        self._status = status
+        self._complaints: set[tuple[bytes, str]] = set()
+
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        handlers: dict[str, Handler] = {
+            "open_session": self._open_session,
+            "close_session": self._change,
+            "keep_session": self._keep_session,
+            "make_folder": self._change,
+            "stage_chunks": self._change,
+            "publish": self._change,
+            "rename": self._change,
+            "remove": self._change,
+            "stat": self._stat,
+            "list": self._list,
+            "manifest": self._manifest,
+            "allocate": self._allocate,
+            "complain": self._complain,
+            "get_status": self._get_status,
+            "list_deficits": self._list_deficits,
+        }
+        return {name: Method(CLIENTS, handler) for name, handler in handlers.items()}
+
+    # Changes: each is a command of the log, answered once it is committed and applied.
+
+    async def _change(self, caller: Caller, request: Message) -> Message:
+        if not caller.call.HasField("once"):
+            raise InvalidRequest("a change needs a session and a sequence number")
+        outcome = await self._command(caller, request)
+        if outcome.WhichOneof("result") == "node":
+            return outcome.node
+        return frame_pb2.Done()
+
+    async def _open_session(self, caller: Caller, request: Message) -> head_pb2.SessionOpened:
+        outcome = await self._command(caller, request)
+        return head_pb2.SessionOpened(
+            session=outcome.session,
+            lease_seconds=SESSION_LEASE_MS // 1000,
+            chunk_bytes=self._settings.chunk_bytes,
+            replication=self._settings.replication,
+            min_replicas=self._settings.min_replicas,
+        )
+
+    async def _keep_session(self, caller: Caller, request: Message) -> frame_pb2.Done:
+        assert isinstance(request, head_pb2.KeepSession)
+        self._need_session(caller, request.session)
+        await self._command(caller, journal.KeepSessions(sessions=[request.session]))
+        return frame_pb2.Done()
+
+    async def _command(self, caller: Caller, change: Message) -> journal.Outcome:
+        command = journal.Command(client=caller.peer.name)
+        if caller.call.HasField("once"):
+            command.once.CopyFrom(caller.call.once)
+        field = getattr(command, _CHANGE_FIELD[change.DESCRIPTOR.full_name])
+        field.CopyFrom(change)
+        field.SetInParent()
+        command.trash_ms = self._settings.trash_seconds * 1000
+        outcome = await self._propose(command)
+        if outcome.WhichOneof("result") == "fault":
+            raise from_fault(outcome.fault)
+        return outcome
+
+    def _need_session(self, caller: Caller, session_id: int) -> None:
+        session = self._namespace.session(SessionId(session_id))
+        if session is None or session.client != caller.peer.name:
+            raise InvalidRequest("the session is not open", advice="open a new one and begin again")
+
+    # Reads.
+
+    async def _stat(self, caller: Caller, request: Message) -> values_pb2.Node:
+        assert isinstance(request, head_pb2.Stat)
+        return self._namespace.stat(request.path)
+
+    async def _list(self, caller: Caller, request: Message) -> head_pb2.Listing:
+        assert isinstance(request, head_pb2.List)
+        limit = min(request.limit or MOST_LISTED, MOST_LISTED)
+        nodes, more = self._namespace.list_folder(request.path, request.after, limit)
+        return head_pb2.Listing(nodes=nodes, more=more)
+
+    async def _manifest(self, caller: Caller, request: Message) -> head_pb2.ManifestPage:
+        assert isinstance(request, head_pb2.Manifest)
+        limit = min(request.limit or MOST_PLACED, MOST_PLACED)
+        chunks, more = self._namespace.manifest(request.content_id, request.first_index, limit)
+        return head_pb2.ManifestPage(
+            chunks=[
+                head_pb2.PlacedChunk(chunk=chunk.to_wire(), replicas=self.replicas(chunk))
+                for chunk in chunks
+            ],
+            more=more,
+            locations_incomplete=not self._roster.complete,
+        )
+
+    def replicas(self, chunk: Chunk) -> list[head_pb2.Replica]:
+        """Every replica that is known of, the good ones first."""
+        found = [
+            head_pb2.Replica(
+                server=name,
+                address=self._roster[name].address,
+                state=_REPLICA_STATE[self._roster.state(name)],
+            )
+            for name in self._locations.holders(chunk)
+        ]
+        found += [
+            head_pb2.Replica(
+                server=name,
+                address=self._roster[name].address,
+                state=head_pb2.REPLICA_STATE_CORRUPT,
+            )
+            for name in sorted(self._redundancy.condemned.get(chunk.id, ()))
+        ]
+        return sorted(found, key=lambda replica: (replica.state, replica.server))
+
+    async def _allocate(self, caller: Caller, request: Message) -> head_pb2.Allocation:
+        """Choose servers for chunks that are about to be written; nothing of it is logged."""
+        assert isinstance(request, head_pb2.Allocate)
+        self._need_session(caller, request.session)
+        replication = request.replication or self._settings.replication
+        needed = min(self._settings.min_replicas, replication)
+        candidates = self._roster.candidates()
+        answer = head_pb2.Allocation()
+        for _ in range(min(request.count, MOST_ALLOCATED)):
+            chosen = place(
+                candidates,
+                replication,
+                chunk_bytes=request.bytes,
+                random=self._runtime.random,
+                exclude=request.exclude,
+            )
+            if len(chosen) < needed:
+                raise self._too_few(needed, request)
+            answer.chunks.add(
+                targets=[
+                    head_pb2.Target(server=one.name, address=self._roster[one.name].address)
+                    for one in chosen
+                ]
+            )
+        return answer
+
+    def _too_few(self, needed: int, request: head_pb2.Allocate) -> GridError:
+        usable = [one for one in self._roster.candidates() if one.name not in request.exclude]
+        if len(usable) < needed:
+            return Unavailable(
+                f"{len(usable)} chunk servers can take a chunk, {needed} are needed",
+                advice="start more chunk servers, or see 'filegrid status'",
+            )
+        roomy = sum(one.has_room(request.bytes) for one in usable)
+        return NoSpace(
+            f"{roomy} chunk servers have room for a chunk of {request.bytes} bytes, {needed} are"
+            " needed",
+            advice="add space, or remove files with 'filegrid rm --now'",
+        )
+
+    async def _complain(self, caller: Caller, request: Message) -> frame_pb2.Done:
+        """A reader got wrong bytes, or none: have the server look at its replica itself."""
+        assert isinstance(request, head_pb2.Complain)
+        chunk_id, name = ChunkId(request.chunk_id), request.server
+        known = self._locations.replica(chunk_id, name)
+        if known is None or (chunk_id, name) in self._complaints:
+            return frame_pb2.Done()
+        if len(self._complaints) >= MOST_COMPLAINTS:
+            raise Busy(f"{MOST_COMPLAINTS} complaints are being looked into", retry_after_seconds=1)
+        server = self._roster[name]
+        if server.link is None:
+            return frame_pb2.Done()
+        _log.warn(
+            "{client} complains of {chunk} on {server}: {reason}",
+            client=caller.peer,
+            chunk=chunk_id.hex(),
+            server=name,
+            reason=request.reason,
+        )
+        self._complaints.add((chunk_id, name))
+        try:
+            inspected = await server.link.call(
+                chunk_pb2.InspectChunk(chunk_id=chunk_id, verify=True),
+                chunk_pb2.Inspected,
+                timeout_seconds=VERIFY_SECONDS,
+            )
+        finally:
+            self._complaints.discard((chunk_id, name))
+        if inspected.state == head_pb2.REPLICA_STATE_MISSING:
+            self._locations.remove(name, [chunk_id])
+            self._redundancy.touch([chunk_id])
+        return frame_pb2.Done()
+
+    async def _get_status(self, caller: Caller, request: Message) -> head_pb2.Status:
+        return self._status()
+
+    async def _list_deficits(self, caller: Caller, request: Message) -> head_pb2.Deficits:
+        assert isinstance(request, head_pb2.ListDeficits)
+        limit = min(request.limit or MOST_PLACED, MOST_PLACED)
+        ids = sorted(one for one in self._redundancy.deficits if one > request.after)
+        answer = head_pb2.Deficits(
+            more=len(ids) > limit,
+            locations_incomplete=not (self._roster.complete and self._redundancy.settled),
+        )
+        for chunk_id in ids[:limit]:
+            record = self._redundancy.deficits[chunk_id].record
+            answer.deficits.add(
+                chunk=record.chunk.to_wire(),
+                path=self._namespace.path_of(record.content_id),
+                index=record.index,
+                wanted=record.replication,
+                replicas=self.replicas(record.chunk),
+            )
+        return answer
+
+
+_REPLICA_STATE = {
+    State.LIVE: head_pb2.REPLICA_STATE_GOOD,
+    State.SUSPECT: head_pb2.REPLICA_STATE_SUSPECT,
+    State.DEAD: head_pb2.REPLICA_STATE_MISSING,
+}
+
+_CHANGE_FIELD = {
+    field.message_type.full_name: field.name
+    for field in journal.Command.DESCRIPTOR.oneofs_by_name["change"].fields
+    if field.message_type is not None
+}

@@ -1,0 +1,222 @@
+"""Reading the namespace: what every question is answered from.
+
+Each method is one look at the last committed state. Where a question takes several statements
+they are of a kind that may see two states next to each other without harm, or are one transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from filegrid.errors import ContentCollected, NotAFolder
+from filegrid.head import trash
+from filegrid.head.schema import ROOT, Registers, open_schema, read_registers
+from filegrid.head.sessions import SESSION_LEASE_MS, Session, get_session, was_opened
+from filegrid.head.tree import children, names_to, need, totals
+from filegrid.model import Chunk, ChunkId, ContentId, Digest, SessionId, join_path, split_path
+from filegrid.protocol.wire import values_pb2 as wire
+
+_COUNT = "SELECT chunk_count, node FROM contents WHERE content_id = ?"
+_PAGE = """SELECT chunk_id, length, digest FROM chunks
+    WHERE content_id = ? AND position >= ? ORDER BY position LIMIT ?"""
+_CHUNK = """SELECT chunk_id, length, chunks.digest, content_id, position, replication
+    FROM chunks JOIN contents USING (content_id)
+    WHERE chunk_id = ? ORDER BY replication DESC, content_id LIMIT 1"""
+_RELEASED = """SELECT chunk_id, length, digest, released_ms FROM released
+    WHERE chunk_id = ? AND collected = 0"""
+_SWEEP = """SELECT chunk_id, length, chunks.digest, content_id, position, max(replication)
+    FROM chunks INDEXED BY chunks_by_id CROSS JOIN contents USING (content_id)
+    WHERE chunk_id > ? GROUP BY chunk_id ORDER BY chunk_id LIMIT ?"""
+_RELEASED_BEFORE = """SELECT chunk_id, length, digest FROM released
+    WHERE released_ms < ? AND collected = 0 ORDER BY released_ms, chunk_id LIMIT ?"""
+_DUE_SESSIONS = "SELECT id FROM sessions WHERE renewed_ms < ? ORDER BY id LIMIT ?"
+_SERVERS = "SELECT name, incarnation, rack, address FROM servers ORDER BY name"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRecord:
+    """A chunk that contents name, or that was released and not yet collected."""
+
+    chunk: Chunk
+    content_id: ContentId
+    """One of the contents that name it; empty when it is released."""
+    index: int
+    """Its place there."""
+    replication: int
+    """The most that any of its contents wants; 0 when it is released."""
+    released_ms: int | None
+    """Log time at which the last content that named it was taken apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A chunk server as it was last registered."""
+
+    name: str
+    incarnation: bytes
+    rack: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What is in the namespace, known without counting."""
+
+    files: int
+    bytes: int
+    chunks: int
+    """Different chunks, those of files in the trash with them; the other two are without it."""
+
+
+class View:
+    """Answers from one connection; for one thread at a time."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        """:raises UnsupportedVersion: where the tables are of another release, or missing."""
+        open_schema(database, writable=False)
+        self._reads = database
+
+    # Names
+
+    def stat(self, path: str) -> wire.Node:
+        """:raises InvalidPath, NoSuchPath, NotAFolder: as they say."""
+        names = split_path(path)
+        with self._moment():
+            return need(self._reads, names).to_wire(join_path(names))
+
+    def list_folder(self, path: str, after: str, limit: int) -> tuple[list[wire.Node], bool]:
+        """A page of names greater than `after`, in byte order; and whether more follow.
+
+        :raises InvalidPath, NoSuchPath, NotAFolder: as they say.
+        """
+        names = split_path(path)
+        with self._moment():
+            folder = need(self._reads, names)
+            if not folder.is_folder:
+                raise NotAFolder("this is a file, not a folder", join_path(names))
+            found = children(self._reads, folder.id, after=after.encode(), limit=limit + 1)
+        nodes = [node.to_wire(join_path([*names, node.name.decode()])) for node in found[:limit]]
+        return nodes, len(found) > limit
+
+    def totals(self, path: str) -> tuple[int, int]:
+        """Files and bytes below a folder, at any depth, without looking at them; 1 of a file.
+
+        :raises InvalidPath, NoSuchPath, NotAFolder: as they say.
+        """
+        names = split_path(path)
+        with self._moment():
+            node = need(self._reads, names)
+            return totals(self._reads, node.id) if node.is_folder else (1, node.size or 0)
+
+    def path_of(self, content_id: bytes) -> str:
+        """Where the file with this content is now; empty when it is in the trash or gone."""
+        with self._moment():
+            row = self._reads.execute(_COUNT, (content_id,)).fetchone()
+            names = names_to(self._reads, row[1]) if row else None
+        return join_path(names) if names is not None else ""
+
+    # Chunks
+
+    def manifest(self, content_id: bytes, first: int, limit: int) -> tuple[list[Chunk], bool]:
+        """A page of a manifest, from the chunk `first` on; and whether more follow.
+
+        :raises ContentCollected: where the content is unknown, or partly taken apart (S19).
+        """
+        with self._moment():
+            row = self._reads.execute(_COUNT, (content_id,)).fetchone()
+            count = row[0] if row else 0
+            expected = max(0, min(limit, count - first))
+            rows = self._reads.execute(_PAGE, (content_id, min(first, count), expected)).fetchall()
+        if row is None or len(rows) < expected:
+            raise ContentCollected("this version of the file is gone", advice="open the file again")
+        return [Chunk(id=row[0], length=row[1], digest=row[2]) for row in rows], (
+            first + expected < count
+        )
+
+    def chunk(self, chunk_id: bytes) -> ChunkRecord | None:
+        """None for what no content names and what was collected; staged chunks are not named."""
+        with self._moment():
+            row = self._reads.execute(_CHUNK, (chunk_id,)).fetchone()
+            if row is not None:
+                return _record(row)
+            row = self._reads.execute(_RELEASED, (chunk_id,)).fetchone()
+        if row is None:
+            return None
+        return ChunkRecord(
+            chunk=Chunk(id=row[0], length=row[1], digest=row[2]),
+            content_id=ContentId(b""),
+            index=0,
+            replication=0,
+            released_ms=row[3],
+        )
+
+    def chunks_after(self, chunk_id: bytes, limit: int) -> list[ChunkRecord]:
+        """Chunks that contents name, each once, in the order of their ids."""
+        return [_record(row) for row in self._reads.execute(_SWEEP, (chunk_id, limit))]
+
+    def released_before(self, log_time_ms: int, limit: int) -> list[Chunk]:
+        """Released and not yet collected, the longest released first."""
+        rows = self._reads.execute(_RELEASED_BEFORE, (log_time_ms, limit))
+        return [Chunk(id=ChunkId(row[0]), length=row[1], digest=Digest(row[2])) for row in rows]
+
+    # The rest
+
+    def session(self, session: int) -> Session | None:
+        return get_session(self._reads, session)
+
+    def session_alive(self, session: int) -> bool:
+        """Whether its changes are taken; only a logged command ends a session."""
+        return self.session(session) is not None
+
+    def session_was_opened(self, session: SessionId) -> bool:
+        """Whether this history saw it being opened; what others made is never collected (S14)."""
+        return was_opened(self.registers(), session)
+
+    def sessions_due(self, log_time_ms: int, limit: int = 1000) -> list[SessionId]:
+        """Sessions whose lease has run out and that nobody has ended yet."""
+        rows = self._reads.execute(_DUE_SESSIONS, (log_time_ms - SESSION_LEASE_MS, limit))
+        return [row[0] for row in rows]
+
+    def servers(self) -> list[Server]:
+        return [
+            Server(name=name, incarnation=incarnation, rack=rack, address=address)
+            for name, incarnation, rack, address in self._reads.execute(_SERVERS)
+        ]
+
+    def counts(self) -> Counts:
+        with self._moment():
+            files, size = totals(self._reads, ROOT)
+            return Counts(files=files, bytes=size, chunks=self.registers().chunks)
+
+    def purge_due(self, log_time_ms: int) -> bool:
+        return trash.is_due(self._reads, log_time_ms)
+
+    def registers(self) -> Registers:
+        """Grid id, lineage, the applied (epoch, index), log time."""
+        return read_registers(self._reads)
+
+    @contextmanager
+    def _moment(self) -> Iterator[None]:
+        """All statements inside see one state, also while another connection writes."""
+        if self._reads.in_transaction:  # the writer's own connection, inside its transaction
+            yield
+            return
+        self._reads.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._reads.execute("COMMIT")
+
+
+def _record(row: tuple[bytes, int, bytes, bytes, int, int]) -> ChunkRecord:
+    chunk_id, length, digest, content_id, index, replication = row
+    return ChunkRecord(
+        chunk=Chunk(id=ChunkId(chunk_id), length=length, digest=Digest(digest)),
+        content_id=ContentId(content_id),
+        index=index,
+        replication=replication,
+        released_ms=None,
+    )

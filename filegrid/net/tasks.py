@@ -1,0 +1,62 @@
+"""Coroutines beside each other, and those that nobody awaits."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, FirstError, gatherResults
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+_log = Logger()
+
+
+async def gather(works: Iterable[Coroutine[Deferred[Any], Any, T]]) -> list[T]:
+    """Run all at the same time; the first error cancels the others and is raised."""
+    running = [Deferred.fromCoroutine(work) for work in works]
+    try:
+        return await gatherResults(running, consumeErrors=True)
+    except FirstError as error:
+        for work in running:
+            work.cancel()
+        await DeferredList(running, consumeErrors=True)
+        reason = error.subFailure.value
+        assert reason is not None
+        raise reason from error
+    except CancelledError:
+        for work in running:
+            work.cancel()
+        raise
+
+
+class Tasks:
+    """Work that goes on by itself: it is kept here until it ends, and its failure is logged."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._running: set[Deferred[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def begin(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
+        task = Deferred.fromCoroutine(work)
+        if task.called and not isinstance(task.result, Failure):
+            return
+        self._running.add(task)
+        task.addErrback(self._failed)
+        task.addBoth(lambda _: self._running.discard(task))
+
+    async def stop(self) -> None:
+        """Cancel what runs, and return once it has ended."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await DeferredList(running)
+
+    def _failed(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            _log.failure("{what} failed", failure=failure, what=self._what)

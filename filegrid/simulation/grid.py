@@ -1,0 +1,210 @@
+"""A whole grid in one process: real heads, chunk servers and clients on simulated machines.
+
+Each node is a host of its own, with its own disk, on one clock and one network, all from one seed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from filegrid.chunk.service import ChunkServer, open_chunk_server
+from filegrid.config import Chunk as ChunkSettings
+from filegrid.config import Grid as GridSettings
+from filegrid.config import Node, Settings, Tls
+from filegrid.errors import GridError
+from filegrid.head.service import Head, open_head
+from filegrid.model import Address, Identity, Role
+from filegrid.runtime import Runtime
+from filegrid.simulation.disk import SimulatedDisk
+from filegrid.simulation.network import SimulatedNetwork
+from filegrid.simulation.process import ProcessClock, SimulatedThreads
+
+T = TypeVar("T")
+
+PORT = 7000
+
+SMALL_CHUNK_BYTES = 256 * 1024
+"""Files of some chunks are small then, and a run is quick."""
+
+
+class Stuck(AssertionError):
+    """Something did not end within the simulated time that it was given."""
+
+
+class Machine:
+    """A host: what survives a crash of the node on it, and the node while it runs."""
+
+    def __init__(self, grid: SimulatedGrid, identity: Identity, settings: Settings) -> None:
+        self.identity = identity
+        self.settings = settings
+        self.disk = SimulatedDisk(random.Random(grid.random.getrandbits(64)), 1 << 34)
+        self.node: Head | ChunkServer | None = None
+        self.fatal: GridError | None = None
+        self._grid = grid
+        self._clock: ProcessClock | None = None
+        self._born = False
+
+    @property
+    def name(self) -> str:
+        return self.identity.name
+
+    def start(self) -> Deferred[None]:
+        """Start the node; fires when it serves."""
+        runtime = self._grid.runtime(self.identity, self.disk)
+        assert isinstance(runtime.clock, ProcessClock)
+        self._clock = runtime.clock
+        create, self._born = not self._born, True
+        node: Head | ChunkServer
+        if self.identity.role is Role.HEAD:
+            node = open_head(
+                runtime, self.settings, self.identity, create=create, on_fatal=self._die
+            )
+        else:
+            node = open_chunk_server(
+                runtime, self.settings, self.identity, create=create, cpu_percent=lambda: 0.0
+            )
+        self.node = node
+        return Deferred.fromCoroutine(node.start())
+
+    def stop(self) -> Deferred[None]:
+        """End the node in good order."""
+        node, self.node = self.node, None
+        assert node is not None
+        return Deferred.fromCoroutine(node.stop()).addCallback(lambda _: self._end())
+
+    def kill(self) -> None:
+        """As kill -9: what was written stays written."""
+        self.disk.kill()
+        self._end()
+
+    def crash(self) -> None:
+        """As a loss of power: what was not synced may be gone."""
+        self.disk.crash()
+        self._end()
+
+    def _die(self, error: GridError) -> None:
+        self.fatal = error
+
+    def _end(self) -> None:
+        self.node = None
+        if self._clock is not None:
+            self._clock.end()
+        self._grid.network.crash(self.name)
+
+
+class SimulatedGrid:
+    """One head, some chunk servers, and as many clients as are asked for.
+
+    :param settings: of :class:`filegrid.config.Grid`, by name.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        chunk_servers: int = 5,
+        racks: int = 3,
+        **settings: int,
+    ) -> None:
+        self.random = random.Random(seed)
+        self.clock = Clock()
+        self.network = SimulatedNetwork(self.clock, random.Random(self.random.getrandbits(64)))
+        self.grid_settings = GridSettings(**{"chunk_bytes": SMALL_CHUNK_BYTES, **settings})
+        self.head_address = Address("head-1", PORT)
+        self.head = self._machine(Role.HEAD, "head-1", "")
+        self.chunk_servers = [
+            self._machine(Role.CHUNK, f"chunk-{number + 1}", f"dc1/r{number % racks + 1}")
+            for number in range(chunk_servers)
+        ]
+
+    def _machine(self, role: Role, name: str, rack: str) -> Machine:
+        settings = Settings(
+            grid=self.grid_settings,
+            chunk=ChunkSettings(),
+            node=Node(
+                name=name,
+                data=Path("/data"),
+                listen=Address(name, PORT),
+                heads=(self.head_address,),
+                rack=rack or "default/r1",
+            ),
+            tls=Tls(certificate=Path("/node.pem"), authority=Path("/ca.pem")),
+        )
+        return Machine(self, Identity("simulated", role, name), settings)
+
+    def machine(self, name: str) -> Machine:
+        return next(one for one in (self.head, *self.chunk_servers) if one.name == name)
+
+    def add_chunk_server(self, rack: str) -> Machine:
+        """One more machine; it is to be started."""
+        machine = self._machine(Role.CHUNK, f"chunk-{len(self.chunk_servers) + 1}", rack)
+        self.chunk_servers.append(machine)
+        return machine
+
+    def runtime(self, identity: Identity, disk: SimulatedDisk) -> Runtime:
+        """A process of this identity on the host of its name."""
+        clock = ProcessClock(self.clock)
+        return Runtime(
+            clock=clock,
+            network=self.network.host(identity.name, identity),
+            disk=disk,
+            threads=SimulatedThreads(clock),
+            random=random.Random(self.random.getrandbits(64)),
+            wall_seconds=lambda: 1_700_000_000 + self.clock.seconds(),
+        )
+
+    def client_runtime(self, name: str = "client-1") -> tuple[Runtime, Identity]:
+        """What a client needs to join in."""
+        identity = Identity("simulated", Role.CLIENT, name)
+        disk = SimulatedDisk(random.Random(self.random.getrandbits(64)))
+        return self.runtime(identity, disk), identity
+
+    # Time.
+
+    def start(self) -> None:
+        """Start all machines; returns once the grid takes writes."""
+        self.wait(self.head.start())
+        for machine in self.chunk_servers:
+            self.wait(machine.start())
+        self.advance(0.5)
+
+    def stop(self) -> None:
+        """End what still runs."""
+        for machine in (*self.chunk_servers, self.head):
+            if machine.node is not None:
+                self.wait(machine.stop())
+
+    def advance(self, seconds: float) -> None:
+        """Let so much simulated time pass, event by event."""
+        end = self.clock.seconds() + seconds
+        while self.clock.calls and self.clock.calls[0].getTime() <= end:
+            self.clock.advance(max(0.0, self.clock.calls[0].getTime() - self.clock.seconds()))
+        self.clock.advance(max(0.0, end - self.clock.seconds()))
+
+    def run(self, work: Coroutine[Deferred[Any], Any, T], *, seconds: float = 120.0) -> T:
+        """Let time pass until the coroutine ends; its result or its error.
+
+        :raises Stuck: where it does not end within so many simulated seconds.
+        """
+        return self.wait(Deferred.fromCoroutine(work), seconds=seconds)
+
+    def wait(self, work: Deferred[T], *, seconds: float = 120.0) -> T:
+        """As :meth:`run`, for a Deferred."""
+        outcome: list[T | Failure] = []
+        work.addBoth(outcome.append)
+        end = self.clock.seconds() + seconds
+        while not outcome:
+            if not self.clock.calls or self.clock.calls[0].getTime() > end:
+                raise Stuck(f"nothing came of it in {seconds} simulated seconds")
+            self.clock.advance(max(0.0, self.clock.calls[0].getTime() - self.clock.seconds()))
+        result = outcome[0]
+        if isinstance(result, Failure):
+            result.raiseException()
+        return result

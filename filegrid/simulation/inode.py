@@ -1,0 +1,169 @@
+"""What a simulated disk holds: files, folders and databases, and what a crash does to each."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+SECTOR_BYTES = 512
+"""What a disk writes whole or not at all."""
+
+_serial = itertools.count(1)  # SQLite's names of databases in memory are global to the process
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Change:
+    """A write or truncation since the last sync, and how to undo it."""
+
+    offset: int
+    old: bytes
+    old_length: int
+    new: bytes
+    new_length: int
+
+
+class Content:
+    """Bytes of a file, with the changes since they were last synced."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.readable = True
+        self._unsynced: list[_Change] = []
+
+    def write(self, new: bytes, offset: int) -> None:
+        self._change(offset, new, max(len(self.data), offset + len(new)))
+
+    def truncate(self, length: int) -> None:
+        self._change(length, b"", length)
+
+    def synced(self) -> None:
+        """What is there now survives every crash."""
+        self._unsynced.clear()
+
+    def forget(self) -> None:
+        """Go back to what was synced last."""
+        for change in reversed(self._unsynced):
+            self._put(change.old_length, change.offset, change.old)
+        self._unsynced.clear()
+
+    def crash(self, rng: random.Random) -> None:
+        """Lose, keep or tear what was not synced; what remains is synced."""
+        changes = list(self._unsynced)
+        fate = rng.choice(("lost", "kept", "torn"))
+        if fate != "kept":
+            self.forget()
+        if fate == "torn" and changes:
+            self._tear(changes, rng)
+        self.synced()
+
+    def _tear(self, changes: list[_Change], rng: random.Random) -> None:
+        whole = rng.randrange(len(changes))
+        for change in changes[:whole]:
+            self._put(change.new_length, change.offset, change.new)
+        torn = changes[whole]
+        sectors = -(-(torn.offset % SECTOR_BYTES + len(torn.new)) // SECTOR_BYTES)
+        end = torn.offset // SECTOR_BYTES * SECTOR_BYTES + rng.randint(0, sectors) * SECTOR_BYTES
+        new = torn.new[: max(0, end - torn.offset)]
+        if new:
+            self._put(max(len(self.data), torn.offset + len(new)), torn.offset, new)
+
+    def _change(self, offset: int, new: bytes, new_length: int) -> None:
+        old_length = len(self.data)
+        end = offset + len(new) if new else old_length  # a truncation takes all behind it
+        self._unsynced.append(
+            _Change(
+                offset=offset,
+                old=bytes(self.data[offset:end]),
+                old_length=old_length,
+                new=new,
+                new_length=new_length,
+            )
+        )
+        self._put(new_length, offset, new)
+
+    def _put(self, length: int, offset: int, data: bytes) -> None:
+        if length < len(self.data):
+            del self.data[length:]
+        else:
+            self.data.extend(bytes(length - len(self.data)))
+        self.data[offset : offset + len(data)] = data
+
+
+class Database:
+    """An SQLite database in memory that lasts as long as this object, whoever closes it."""
+
+    def __init__(self) -> None:
+        self._uri = f"file:filegrid-simulation-{next(_serial)}?mode=memory&cache=shared"
+        self._keeper = self._connect()
+        self._open: list[sqlite3.Connection] = []
+
+    def connect(self) -> sqlite3.Connection:
+        self._open.append(self._connect())
+        return self._open[-1]
+
+    def end(self) -> None:
+        """End the process that has it open: commits are kept, open transactions rolled back."""
+        for connection in self._open:
+            connection.close()
+        self._open = []
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._uri, uri=True, check_same_thread=False, isolation_level=None)
+
+
+class Folder:
+    """Names as they are, and as they are after a crash."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.durable: dict[str, Node] = {}
+
+    def add(self, name: str, node: Node) -> None:
+        """Durably from the start."""
+        self.nodes[name] = self.durable[name] = node
+
+    def walk(self) -> Iterator[Content | Database]:
+        """Every file and database in it and below."""
+        for node in self.nodes.values():
+            if isinstance(node, Folder):
+                yield from node.walk()
+            else:
+                yield node
+
+    def crash(self, rng: random.Random) -> None:
+        """Go back to the durable names, and let the crash reach what they name."""
+        self.nodes = dict(self.durable)
+        for name in sorted(self.nodes):
+            node = self.nodes[name]
+            if isinstance(node, Database):
+                node.end()
+            else:
+                node.crash(rng)
+
+
+Node: TypeAlias = Folder | Content | Database
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """`name` in `folder` comes to mean `node`, or nothing."""
+
+    folder: Folder
+    name: str
+    node: Node | None
+
+    def apply(self) -> None:
+        self._put(self.folder.nodes)
+
+    def make_durable(self) -> None:
+        self._put(self.folder.durable)
+
+    def _put(self, nodes: dict[str, Node]) -> None:
+        if self.node is None:
+            nodes.pop(self.name, None)
+        else:
+            nodes[self.name] = self.node

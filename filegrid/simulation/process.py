@@ -1,0 +1,120 @@
+"""A simulated process: a clock and threads that stop with it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from filegrid.runtime import Threads
+
+T = TypeVar("T")
+
+WORK_SECONDS = 0.0001
+"""What a piece of blocking work takes; the disk's own slowness comes on top."""
+
+
+@implementer(IReactorTime)
+class ProcessClock:
+    """The grid's clock as one process sees it; when the process ends, its timers are gone."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._calls: set[IDelayedCall] = set()
+        self._ended = False
+
+    def seconds(self) -> float:
+        return self._clock.seconds()
+
+    def callLater(
+        self, delay: float, callable: Callable[..., object], *args: object, **kwargs: object
+    ) -> IDelayedCall:
+        call: IDelayedCall
+
+        def run() -> None:
+            self._calls.discard(call)
+            callable(*args, **kwargs)
+
+        call = self._clock.callLater(delay, run)
+        if self._ended:
+            call.cancel()
+        else:
+            self._calls.add(call)
+            if len(self._calls) > 64 and len(self._calls) % 64 == 0:
+                self._calls = {one for one in self._calls if one.active()}
+        return call
+
+    def getDelayedCalls(self) -> list[IDelayedCall]:
+        return [call for call in self._calls if call.active()]
+
+    def end(self) -> None:
+        """As when the process is killed: nothing of it runs any more."""
+        self._ended = True
+        for call in self._calls:
+            if call.active():
+                call.cancel()
+        self._calls.clear()
+
+
+class SimulatedThreads:
+    """Blocking work, done a little later on the simulated clock; lanes keep their order."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._lanes: dict[str, _Lane] = {}
+
+    def run(self, work: Callable[..., T], *args: object) -> Deferred[T]:
+        done: Deferred[T] = Deferred()
+        self._clock.callLater(WORK_SECONDS, self._do, done, work, args)
+        return done
+
+    def lane(self, name: str) -> Threads:
+        return self._lanes.setdefault(name, _Lane(self))
+
+    def _do(self, done: Deferred[T], work: Callable[..., T], args: tuple[object, ...]) -> None:
+        try:
+            result = work(*args)
+        except Exception:
+            outcome: T | Failure = Failure()
+        else:
+            outcome = result
+        if not done.called:  # cancelled: as with a real thread, the work was done all the same
+            done.callback(outcome)
+
+
+class _Lane:
+    """One piece of work at a time."""
+
+    def __init__(self, threads: SimulatedThreads) -> None:
+        self._threads = threads
+        self._queue: deque[Callable[[], Deferred[None]]] = deque()
+        self._busy = False
+
+    def run(self, work: Callable[..., T], *args: object) -> Deferred[T]:
+        done: Deferred[T] = Deferred()
+
+        def begin() -> Deferred[None]:
+            running = self._threads.run(work, *args)
+            return running.addBoth(lambda outcome: None if done.called else done.callback(outcome))
+
+        self._queue.append(begin)
+        self._next()
+        return done
+
+    def lane(self, name: str) -> Threads:
+        return self._threads.lane(name)
+
+    def _next(self) -> None:
+        if self._busy or not self._queue:
+            return
+        self._busy = True
+        self._queue.popleft()().addBoth(self._ended)
+
+    def _ended(self, _: object) -> None:
+        self._busy = False
+        self._next()

@@ -1,0 +1,14 @@
+"""Run a chunk server straight from a checkout: twistd -noy tap/chunk.tac
+
+Its settings are in chunk.toml beside this file, or in the file that FILEGRID_CONFIG names.
+"""
+
+import sys
+from pathlib import Path
+
+here = Path(__file__).resolve().parent
+sys.path.insert(0, str(here.parent))
+
+from filegrid.start import application as make_application  # noqa: E402
+
+application = make_application("chunk", here / "chunk.toml")

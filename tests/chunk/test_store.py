@@ -1,0 +1,339 @@
+"""The chunk store, over both disks, and through crashes and faults."""
+
+from __future__ import annotations
+
+import errno
+import random
+from contextlib import closing
+from pathlib import Path
+
+from blake3 import blake3
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from filegrid.chunk.format import HEADER_BYTES, digests_offset, file_bytes
+from filegrid.chunk.store import Store
+from filegrid.disk import RealDisk
+from filegrid.errors import (
+    DiskFailed,
+    GridError,
+    IntegrityError,
+    InvalidRequest,
+    NoSpace,
+    NoSuchChunk,
+)
+from filegrid.model import BLOCK_BYTES, Chunk, ChunkId, Digest, SessionId, unique_id
+from filegrid.protocol.wire import chunk_pb2
+from filegrid.runtime import Disk
+from filegrid.simulation.disk import SimulatedDisk
+
+FOLDER = "/data"
+ORIGIN = chunk_pb2.ChunkOrigin(content_id=bytes(16), path="/a/file", index=3)
+LENGTHS = (0, 1, 4096, BLOCK_BYTES, BLOCK_BYTES + 1, 300_000)
+
+
+def chunk_id(number: int) -> ChunkId:
+    return ChunkId(unique_id(SessionId(1 << 48 | 7), number))
+
+
+def content(length: int) -> bytes:
+    return blake3(b"content").digest(length)
+
+
+def put(store: Store, number: int, data: bytes, expected: Digest | None = None) -> Chunk:
+    writer = store.begin(chunk_id(number), ORIGIN, len(data))
+    for start in range(0, len(data), 50_000):
+        writer.write([data[start : start + 20_000], data[start + 20_000 : start + 50_000]])
+    return writer.seal(expected)
+
+
+class StoreContract(SynchronousTestCase):
+    """What the store does on every disk."""
+
+    disk: Disk
+    folder: str
+
+    def load(self) -> tuple[Store, list[Chunk]]:
+        store = Store(self.disk, self.folder, grid_id="g", reserve_bytes=0)
+        return store, store.load()
+
+    def test_write_and_read(self) -> None:
+        """Chunks of any length come back, whole and in part, also to the next run."""
+        store, _ = self.load()
+        chunks = [put(store, number, content(n)) for number, n in enumerate(LENGTHS, 1)]
+        store, found = self.load()
+        self.assertEqual(sorted(found, key=lambda chunk: chunk.id), chunks)
+        self.assertEqual(store.damaged, [])
+        for chunk in chunks:
+            store.verify(chunk)
+            data = content(chunk.length)
+            self.assertEqual(store.read(chunk, 0, chunk.length), data)
+            self.assertEqual(store.read(chunk, 3, 5), data[3:8])
+            self.assertEqual(store.read(chunk, max(0, chunk.length - 2), 9), data[-2:])
+            self.assertEqual(store.read(chunk, chunk.length + 1, 9), b"")
+            digests = store.block_digests(chunk)
+            self.assertEqual(blake3(digests).digest(), chunk.digest)
+
+    def test_describes_itself(self) -> None:
+        """A chunk on disk tells its grid, its digest and where it came from."""
+        store, _ = self.load()
+        chunk = put(store, 1, b"abc")
+        header = store.header(chunk.id)
+        self.assertEqual((header.grid_id, header.origin), ("g", ORIGIN))
+        self.assertEqual(Chunk.from_wire(header.chunk), chunk)
+
+    def test_located(self) -> None:
+        """The bytes lie where the store says."""
+        store, _ = self.load()
+        chunk = put(store, 0xAB, b"abc")
+        path, offset = store.locate(chunk.id)
+        self.assertEqual(path, "chunks/ab/000100000000000700000000000000ab")
+        with closing(self.disk.open(f"{self.folder}/{path}")) as file:
+            self.assertEqual(file.pread(3, offset), b"abc")
+
+    def test_expected_digest(self) -> None:
+        """A chunk whose bytes are not what the sender hashed is not kept."""
+        store, _ = self.load()
+        chunk = put(store, 1, b"abc")
+        self.assertEqual(put(store, 2, b"abc", chunk.digest).digest, chunk.digest)
+        self.assertRaises(IntegrityError, put, store, 3, b"abd", chunk.digest)
+        self.assertEqual(len(self.load()[1]), 2)
+
+    def test_new_id_for_every_try(self) -> None:
+        """An id that is being written or sealed is refused; a discarded one may be used again."""
+        store, _ = self.load()
+        writer = store.begin(chunk_id(1), ORIGIN, 10)
+        self.assertRaises(InvalidRequest, store.begin, chunk_id(1), ORIGIN, 10)
+        writer.discard()
+        put(store, 1, b"abc")
+        self.assertRaises(InvalidRequest, store.begin, chunk_id(1), ORIGIN, 10)
+
+    def test_too_long(self) -> None:
+        """A chunk longer than announced is dropped, and its writer has ended."""
+        store, _ = self.load()
+        writer = store.begin(chunk_id(1), ORIGIN, 10)
+        writer.write([b"12345"])
+        self.assertRaises(InvalidRequest, writer.write, [b"123", b"456"])
+        self.assertRaises(InvalidRequest, writer.write, [b"1"])
+        self.assertRaises(InvalidRequest, writer.seal)
+        writer.discard()
+        self.assertEqual(self.disk.names(f"{self.folder}/tmp"), [])
+
+    def test_temporaries_go(self) -> None:
+        """What was being written when the last run ended is gone after the next start."""
+        store, _ = self.load()
+        store.begin(chunk_id(1), ORIGIN, 10).write([b"abc"])
+        self.assertEqual(len(self.disk.names(f"{self.folder}/tmp")), 1)
+        self.assertEqual(self.load()[1], [])
+        self.assertEqual(self.disk.names(f"{self.folder}/tmp"), [])
+
+    def test_foreign_files_stay(self) -> None:
+        """Files that are not chunks are left alone."""
+        store, _ = self.load()
+        put(store, 0xAB, b"abc")
+        names = [f"{self.folder}/chunks/{name}" for name in ("notes", "ab/notes", f"ab/{'0' * 32}")]
+        for name in names:
+            self.disk.create(name).close()
+        self.assertEqual(len(self.load()[1]), 1)
+        self.assertTrue(all(self.disk.exists(name) for name in names))
+
+    def test_remove(self) -> None:
+        """A removed chunk is gone, twice too; who reads it reads on."""
+        store, _ = self.load()
+        chunk = put(store, 1, b"abc")
+        with closing(store.open_reader(chunk)) as reader:
+            store.remove(chunk.id)
+            store.remove(chunk.id)
+            self.assertEqual(reader.pread(3, 0), b"abc")
+        self.assertRaises(NoSuchChunk, store.read, chunk, 0, 1)
+        self.assertRaises(NoSuchChunk, store.verify, chunk)
+        self.assertEqual(self.load()[1], [])
+
+    def test_quarantine(self) -> None:
+        """A replica in quarantine is kept aside, and good ones may follow it under its id."""
+        store, _ = self.load()
+        for data in (b"abc", b"abcd", b"abcde"):
+            chunk = put(store, 1, data)
+            store.quarantine(chunk.id, "it was complained about")
+            store.quarantine(chunk.id, "twice")
+            self.assertRaises(NoSuchChunk, store.open_reader, chunk)
+        name = chunk_id(1).hex()
+        kept = [name, f"{name}.2", f"{name}.3"]
+        self.assertEqual(self.disk.names(f"{self.folder}/quarantine"), kept)
+        self.assertEqual(self.load()[1], [])
+
+    def test_another_chunk(self) -> None:
+        """A chunk of the same id and another digest is not what was asked for (S15)."""
+        store, _ = self.load()
+        put(store, 1, b"abc")
+        other = Chunk(id=chunk_id(1), length=3, digest=Digest(bytes(32)))
+        self.assertRaises(IntegrityError, store.block_digests, other)
+        self.assertRaises(IntegrityError, store.verify, other)
+
+
+class RealDiskStoreTests(StoreContract):
+    """On the file system of the machine."""
+
+    def setUp(self) -> None:
+        self.disk = RealDisk()
+        self.folder = str(Path(self.mktemp()).absolute())
+
+
+class SimulatedDiskStoreTests(StoreContract):
+    """On the twin in memory."""
+
+    def setUp(self) -> None:
+        self.disk = SimulatedDisk(random.Random(1))
+        self.folder = FOLDER
+
+
+del StoreContract  # so that trial runs it only where there is a disk
+
+
+class CrashTests(SynchronousTestCase):
+    """A crash at every step of a write."""
+
+    def crash_after(self, operations: int, seed: int) -> bool:
+        """Lose the power so many operations into a write; whether the seal had returned."""
+        disk = SimulatedDisk(random.Random(seed))
+        store = Store(disk, FOLDER, grid_id="g", reserve_bytes=0)
+        store.load()
+        data = content(3000)
+        disk.cut_power_after(operations)
+        try:
+            sealed = put(store, 1, data)
+        except DiskFailed:
+            sealed = None
+        disk.crash()
+        store = Store(disk, FOLDER, grid_id="g", reserve_bytes=0)
+        found = store.load()
+        self.assertEqual(store.damaged, [])
+        if sealed is not None:
+            self.assertEqual(found, [sealed])
+        for chunk in found:
+            store.verify(chunk)
+            self.assertEqual(store.read(chunk, 0, 3000), data)
+        self.assertEqual(disk.names(f"{FOLDER}/tmp"), [])
+        return sealed is not None
+
+    def test_every_step(self) -> None:
+        """A chunk is whole or absent after a crash, and there once its seal has returned (S16)."""
+        operations = 0
+        while True:
+            sealed = [self.crash_after(operations, seed) for seed in range(25)]
+            if all(sealed):
+                break
+            self.assertFalse(any(sealed))
+            operations += 1
+        self.assertGreater(operations, 8)
+
+
+class FaultTests(SynchronousTestCase):
+    """Disks that fill up, fail and rot."""
+
+    def setUp(self) -> None:
+        self.disk = SimulatedDisk(random.Random(1))
+        self.store = Store(self.disk, FOLDER, grid_id="g", reserve_bytes=1000)
+        self.store.load()
+        self.path = f"{FOLDER}/{self.store.locate(chunk_id(1))[0]}"
+
+    def test_reserve(self) -> None:
+        """Space is promised to writers once, and never the reserve."""
+        self.disk.capacity_bytes = 2 * file_bytes(5000) + HEADER_BYTES + 1000
+        first = self.store.begin(chunk_id(1), ORIGIN, 5000)
+        free = file_bytes(5000) + HEADER_BYTES
+        self.assertEqual(self.store.space(), (self.disk.capacity_bytes, free))
+        first.write([bytes(2000)])
+        self.store.begin(chunk_id(2), ORIGIN, 5000)
+        self.assertRaises(NoSpace, self.store.begin, chunk_id(3), ORIGIN, 1)
+        first.discard()
+        self.store.begin(chunk_id(3), ORIGIN, 5000)
+
+    def test_full(self) -> None:
+        """A chunk for which the disk has no room after all is dropped with all its bytes."""
+        writer = self.store.begin(chunk_id(1), ORIGIN, 5000)
+        self.disk.capacity_bytes = 4000
+        self.assertRaises(NoSpace, writer.write, [bytes(5000)])
+        self.assertEqual(self.disk.names(f"{FOLDER}/tmp"), [])
+        self.assertEqual(self.disk.space("/")[1], 4000)
+
+    def test_failing_operations(self) -> None:
+        """Whatever fails on the way, the chunk is dropped, and a new try is free (S16)."""
+        for operation, code, kind, words in (
+            ("create", errno.EROFS, DiskFailed, "Read-only"),
+            ("pwrite", errno.ENOSPC, NoSpace, "full"),
+            ("pwrite", errno.EIO, DiskFailed, "failed"),
+            ("datasync", errno.EIO, DiskFailed, "failed"),
+            ("datasync", errno.ENOSPC, NoSpace, "full"),
+            ("make_folders", errno.EIO, DiskFailed, "failed"),
+            ("rename", errno.EROFS, DiskFailed, "Read-only"),
+            ("sync_folder", errno.EIO, DiskFailed, "failed"),
+        ):
+            self.disk.fail_next(operation, code)
+            refused: GridError = self.assertRaises(kind, put, self.store, 1, b"abc")
+            self.assertIn(words, str(refused))
+            self.assertIn(chunk_id(1).hex(), str(refused))
+            self.assertEqual(self.disk.names(f"{FOLDER}/tmp"), [])
+            self.assertFalse(self.disk.exists(self.path))
+        put(self.store, 1, b"abc")
+
+    def test_flipped_bits(self) -> None:
+        """One flipped bit in the header, the bytes or the digests is found."""
+        chunk = put(self.store, 1, content(150_000))
+        for offset in (
+            0,
+            20,
+            100,
+            HEADER_BYTES - 1,
+            HEADER_BYTES,
+            HEADER_BYTES + 149_999,
+            digests_offset(150_000),
+            file_bytes(150_000) - 1,
+        ):
+            self.disk.flip_bits(self.path, offset)
+            self.assertRaises(IntegrityError, self.store.verify, chunk)
+            self.disk.flip_bits(self.path, offset)
+        self.store.verify(chunk)
+
+    def test_damaged_at_start(self) -> None:
+        """A chunk with a damaged header or another length is quarantined at the next start."""
+        for number in range(1, 7):
+            put(self.store, number, b"abc")
+        paths = [f"{FOLDER}/{self.store.locate(chunk_id(number))[0]}" for number in range(7)]
+        self.disk.flip_bits(paths[1], 40)
+        self.disk.open(paths[2], writable=True).truncate(HEADER_BYTES + 3)
+        self.disk.open(paths[3], writable=True).truncate(0)
+        self.disk.fail_reads(paths[4])
+        self.disk.rename(paths[6], paths[5])
+        with capturedLogs() as events:
+            self.assertEqual(self.store.load(), [])
+        self.assertEqual(self.store.damaged, [chunk_id(number) for number in range(1, 6)])
+        kept = [chunk_id(number).hex() for number in range(1, 6)]
+        self.assertEqual(self.disk.names(f"{FOLDER}/quarantine"), kept)
+        self.assertEqual([event["chunk"] for event in events if "chunk" in event], kept)
+
+    def test_chunk_of_another_grid(self) -> None:
+        """A chunk of another grid is not taken for one of ours."""
+        put(self.store, 1, b"abc")
+        other = Store(self.disk, FOLDER, grid_id="other")
+        self.assertEqual(other.load(), [])
+        self.assertEqual(other.damaged, [chunk_id(1)])
+
+    def test_reading_fails(self) -> None:
+        """A read that fails says so; it is never an empty answer."""
+        chunk = put(self.store, 1, content(3000))
+        reader = self.store.open_reader(chunk)
+        self.disk.fail_reads(self.path)
+        self.assertRaises(DiskFailed, reader.pread, 100, 0)
+        self.assertRaises(DiskFailed, self.store.verify, chunk)
+        self.disk.wipe()
+        refused = self.assertRaises(DiskFailed, self.store.read, chunk, 0, 1)
+        self.assertIn("mounted", str(refused))  # a missing disk, not a lost chunk (S20)
+
+    def test_truncated(self) -> None:
+        """Bytes that are missing at the end are damage, not a short answer."""
+        chunk = put(self.store, 1, content(3000))
+        self.disk.open(self.path, writable=True).truncate(HEADER_BYTES + 2000)
+        self.assertRaises(IntegrityError, self.store.read, chunk, 1500, 1000)
+        self.assertRaises(IntegrityError, self.store.block_digests, chunk)
+        self.assertRaises(IntegrityError, self.store.verify, chunk)
