@@ -248,11 +248,10 @@ def _known(
         return known[dotted]
     if dotted in everywhere:
         raise InvalidRequest(f"a {role} has no such setting", subject, advice="remove it")
-    near = difflib.get_close_matches(dotted, known, n=1) or difflib.get_close_matches(
-        dotted.rpartition(".")[2], [key.name for key in known.values()], n=1
-    )
-    names = {key.name: key.dotted for key in known.values()}
-    advice = f"did you mean {names.get(near[0], near[0])}?" if near else "remove it"
+    name = dotted.rpartition(".")[2]
+    elsewhere = [key.dotted for key in known.values() if key.name == name]
+    near = elsewhere or difflib.get_close_matches(dotted, known, n=1)
+    advice = f"did you mean {near[0]}?" if near else "remove it"
     raise InvalidRequest("there is no such setting", subject, advice=advice)
 
 

@@ -17,6 +17,9 @@ _MODULES = ("nodes", "demo", "ca", "files")
 """Modules of filegrid.cli that have COMMANDS, in the order of looking. Each imports what it needs
 inside its functions, so that `filegrid --help` stays quick."""
 
+_WITHOUT_GRID = ("nodes", "demo", "ca")
+"""Those whose commands work on a folder of this machine, not as a client of a grid."""
+
 BROKEN_PIPE = 141
 """As shells say of a process that SIGPIPE ended; whoever closed the pipe wanted no more."""
 
@@ -33,7 +36,7 @@ class Commands(click.Group):
     def _found(self) -> Iterator[click.Command]:
         for name in _MODULES:
             for command in import_module(f"filegrid.cli.{name}").COMMANDS:
-                yield with_shared_options(command)
+                yield command if name in _WITHOUT_GRID else with_shared_options(command)
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:

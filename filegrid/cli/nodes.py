@@ -38,8 +38,12 @@ def readiness(grid: LocalGrid) -> Callable[[], str | None]:
             return str(error)
         if status["leader"] is None:
             return "no head leads yet"
-        live = {server["name"] for server in status["chunk_servers"] if server["state"] == "live"}
-        return f"waiting for {', '.join(sorted(expected - live))}" if expected - live else None
+        there = {
+            server["name"]
+            for server in status["chunk_servers"]
+            if server["state"] not in ("suspect", "dead")
+        }
+        return f"waiting for {', '.join(sorted(expected - there))}" if expected - there else None
 
     return not_ready
 
@@ -82,7 +86,7 @@ def up(home: Path, texts: tuple[str, ...], as_json: bool, **flags: int | None) -
         grid.check_same(flags, settings)
     else:
         given = {name: value for name, value in flags.items() if value is not None}
-        grid.make(Shape(**given, settings=settings))  # type: ignore[arg-type]  # ints, all of them
+        grid.make(Shape(**given, settings=settings))
     grid.start(*grid.nodes)
     grid.wait_ready(readiness(grid))
     if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from filegrid.client.avoided import Avoided
 from filegrid.client.digests import DigestCache
 from filegrid.client.session import Session
 from filegrid.errors import GridError
@@ -22,6 +23,7 @@ class Access:
     runtime: Runtime
     session: Session
     pool: DataPool
+    avoided: Avoided
     digests: DigestCache = field(default_factory=DigestCache)
     complaints: Tasks = field(default_factory=lambda: Tasks("complaining of a replica"))
 

@@ -7,9 +7,10 @@ from collections.abc import Collection, Sequence
 
 from twisted.internet.defer import DeferredLock
 
+from filegrid.client.access import Access
 from filegrid.client.patience import Patience
-from filegrid.client.session import OpenedSession, Session
-from filegrid.errors import OutcomeUnknown, Unavailable
+from filegrid.client.session import OpenedSession
+from filegrid.errors import NoSpace, OutcomeUnknown, Unavailable
 from filegrid.protocol.wire import head_pb2 as wire
 
 MOST_AHEAD = 8
@@ -27,12 +28,12 @@ class Allocator:
     """
 
     def __init__(
-        self, calls: Session, session: OpenedSession, replication: int, path: str
+        self, access: Access, session: OpenedSession, replication: int, path: str
     ) -> None:
         self.session = session
         self.replication = replication
         self.least_replicas = min(replication, session.min_replicas)
-        self._calls = calls
+        self._access = access
         self._path = path
         self._ready: deque[Sequence[wire.Target]] = deque()
         self._ready_length = 0
@@ -43,30 +44,40 @@ class Allocator:
         """So many chunks of one length come next."""
         self._expected = chunks
 
-    async def targets(self, length: int, failed: Collection[str]) -> Sequence[wire.Target]:
-        """The servers for one chunk, in the order of the pipeline, none of those that failed.
+    def avoid(self, servers: Collection[str]) -> None:
+        """They failed; what was given out ahead may name them."""
+        self._access.avoided.add(servers)
+        self._ready.clear()
+
+    async def targets(self, length: int) -> Sequence[wire.Target]:
+        """The servers for one chunk, in the order of the pipeline.
 
         :raises NoSpace: where no server has room for it.
         :raises Unavailable: where too few servers are live.
         """
-        if failed:
-            patience = Patience(self._calls.runtime, AGAIN_SECONDS)
-            return (await self._ask(1, length, failed, patience))[0]
         async with self._asking:
             if not self._ready or length > self._ready_length:
                 count = max(1, min(MOST_AHEAD, self._expected))
-                self._ready = deque(await self._ask(count, length, (), self._calls.patience()))
+                self._ready = deque(await self._find(count, length))
                 self._ready_length = length
             self._expected -= 1
             return self._ready.popleft()
 
-    def forget(self) -> None:
-        """A server failed: what was given out ahead may name it."""
-        self._ready.clear()
+    async def _find(self, count: int, length: int) -> list[Sequence[wire.Target]]:
+        calls = self._access.session
+        avoided = self._access.avoided.servers()
+        if avoided:
+            try:
+                patience = Patience(self._access.runtime, AGAIN_SECONDS)
+                return await self._ask(count, length, avoided, patience)
+            except (NoSpace, Unavailable):
+                self._access.avoided.clear()  # better one that failed before than none
+        return await self._ask(count, length, (), calls.patience())
 
     async def _ask(
         self, count: int, length: int, exclude: Collection[str], patience: Patience
     ) -> list[Sequence[wire.Target]]:
+        calls = self._access.session
         request = wire.Allocate(
             session=self.session.id,
             count=count,
@@ -75,9 +86,9 @@ class Allocator:
             exclude=sorted(exclude),
         )
         try:
-            answer = await self._calls.call(request, wire.Allocation, patience)
+            answer = await calls.call(request, wire.Allocation, patience)
         except OutcomeUnknown as error:
-            self._calls.forget(self.session)
+            calls.forget(self.session)
             raise Unavailable(
                 "the session ran out during the upload; nothing was published",
                 self._path,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from google.protobuf.message import Message
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from filegrid.client.access import Access
 from filegrid.client.allocation import Allocator
@@ -14,8 +13,6 @@ from filegrid.errors import (
     Cancelled,
     GridError,
     IntegrityError,
-    NoSpace,
-    SourceChanged,
     Unavailable,
 )
 from filegrid.hashing import ChunkHasher
@@ -37,9 +34,6 @@ INLINE_BYTES = 256 * 1024
 SILENCE_SECONDS = 15.0
 """Of the first server of a pipeline. Those behind it cut a silent one out earlier than that."""
 
-_OURS = (SourceChanged, Cancelled)
-"""Failures that no other chunk server mends."""
-
 
 class ChunkWriter:
     """Stores the chunks of one upload.
@@ -48,14 +42,18 @@ class ChunkWriter:
     """
 
     def __init__(
-        self, access: Access, allocator: Allocator, origin: wire.ChunkOrigin,
+        self,
+        access: Access,
+        allocator: Allocator,
+        content_id: bytes,
+        path: str,
         moved: Callable[[int], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._access = access
         self._allocator = allocator
-        self._origin = origin
+        self._content_id = content_id
+        self._path = path
         self._moved = moved
-        self._session = allocator.session
 
     async def store(self, index: int, payload: Payload) -> Chunk:
         """Write chunk `index` of the content; return once it is durable on enough servers (S16).
@@ -64,56 +62,38 @@ class ChunkWriter:
         :raises NoSpace: when the grid has no room for it.
         :raises SourceChanged: where the local file did.
         """
-        attempt = _Attempts(self._access)
-        failed: set[str] = set()
+        attempts = _Attempts(self._access)
         while True:
-            targets = await self._targets(payload, failed)
-            if targets is None:
-                failed.clear()  # better one that failed before than none
-                await attempt.pause(Unavailable("too few chunk servers are left"))
-                continue
+            targets = await self._allocator.targets(payload.length)
             try:
-                chunk = await self._write(index, payload, targets, attempt)
-            except _OURS:
-                raise
+                chunk = await self._write(index, payload, targets, attempts)
+            except _SourceFailed as failure:
+                raise failure.error from None
             except _PipelineFailed as failure:
-                failed |= failure.servers
-                await attempt.pause(failure.error)
+                self._allocator.avoid(failure.servers)
+                await attempts.pause(failure.error)
                 continue
             self._moved(payload.length)
             return chunk
-
-    async def _targets(
-        self, payload: Payload, failed: set[str]
-    ) -> Sequence[head_pb2.Target] | None:
-        try:
-            return await self._allocator.targets(payload.length, failed)
-        except (NoSpace, Unavailable):
-            if not failed:
-                raise
-            return None
 
     async def _write(
         self,
         index: int,
         payload: Payload,
         targets: Sequence[head_pb2.Target],
-        attempt: _Attempts,
+        attempts: _Attempts,
     ) -> Chunk:
         """One try, under a new id (S15)."""
-        chunk_id = ChunkId(self._session.unique_id())
-        origin = wire.ChunkOrigin()
-        origin.CopyFrom(self._origin)
-        origin.index = index
+        chunk_id = ChunkId(self._allocator.session.unique_id())
         request = wire.WriteChunk(
             chunk_id=chunk_id,
-            origin=origin,
+            origin=wire.ChunkOrigin(content_id=self._content_id, path=self._path, index=index),
             next=[wire.Hop(server=target.server, address=target.address) for target in targets[1:]],
             most_bytes=payload.length,
         )
         try:
-            written, digest = await self._transfer(request, payload, targets[0].address, attempt)
-        except _OURS:
+            written, digest = await self._transfer(request, payload, targets[0].address, attempts)
+        except Cancelled:
             raise
         except GridError as error:
             raise _PipelineFailed({targets[0].server}, error) from error
@@ -131,47 +111,37 @@ class ChunkWriter:
         return Chunk(id=chunk_id, length=payload.length, digest=digest)
 
     async def _transfer(
-        self, request: wire.WriteChunk, payload: Payload, address: str, attempt: _Attempts
+        self, request: wire.WriteChunk, payload: Payload, address: str, attempts: _Attempts
     ) -> tuple[wire.Written, Digest]:
         where = Address.parse(address)
-        link = await self._access.pool.acquire(where)
-        try:
-            exchange = link.open(request, timeout_seconds=SILENCE_SECONDS)
-            digest = await self._send(exchange, payload, attempt)
-            written = expect(wire.Written, await exchange.answer, link.peer)
-        except BaseException:
-            self._access.pool.drop(link)
-            raise
-        self._access.pool.release(where, link)
-        return written, digest
+        pool = self._access.pool
+        link = await pool.acquire(where)
 
-    async def _send(self, exchange: Exchange, payload: Payload, attempt: _Attempts) -> Digest:
-        """Send the bytes and their digest, unless an answer comes before they are all sent."""
+        def give_up(failure: Failure) -> Failure:
+            pool.drop(link)  # which wakes a sender that waits for the transport to take more
+            return failure
+
         hasher = ChunkHasher()
-        sending = Deferred.fromCoroutine(self._send_pieces(exchange, payload, hasher, attempt))
-
-        def stop(result: Message) -> Message:
-            # Not from within the answer: the sender itself may be the one that met the failure.
-            if not sending.called:
-                self._access.runtime.clock.callLater(0, sending.cancel)
-            return result
-
-        exchange.answer.addBoth(stop)
+        exchange = link.open(request, timeout_seconds=SILENCE_SECONDS)
+        exchange.answer.addErrback(give_up)
         try:
-            await sending
+            await self._send(exchange, payload, hasher, attempts)
+            written = expect(wire.Written, await exchange.answer, link.peer)
         except BaseException as error:
-            if not exchange.answer.called or not isinstance(error, (GridError, CancelledError)):
-                exchange.answer.addErrback(lambda _: None)
-                raise
-            await exchange.answer  # the better reason
+            pool.drop(link)
+            if isinstance(error, GridError) and not isinstance(error, Cancelled):
+                await exchange.answer  # it failed before, and knows why
+            exchange.answer.addErrback(lambda _: None)
             raise
-        return hasher.digest()
+        pool.release(where, link)
+        return written, hasher.digest()
 
-    async def _send_pieces(
-        self, exchange: Exchange, payload: Payload, hasher: ChunkHasher, attempt: _Attempts
+    async def _send(
+        self, exchange: Exchange, payload: Payload, hasher: ChunkHasher, attempts: _Attempts
     ) -> None:
+        """Send the bytes and their digest, unless an answer comes before that."""
         offset = 0
-        while offset < payload.length:
+        while offset < payload.length and not exchange.answer.called:
             length = min(READ_BYTES, payload.length - offset)
             view = memoryview(await self._read(payload, offset, length, hasher))
             for start in range(0, length, PIECE_BYTES):
@@ -179,16 +149,19 @@ class ChunkWriter:
                 offset += len(piece)
                 last = offset == payload.length
                 await exchange.send(piece, last=last, digest=hasher.digest() if last else b"")
-                attempt.reached(offset)
+                attempts.reached(offset)
 
     async def _read(
         self, payload: Payload, offset: int, length: int, hasher: ChunkHasher
     ) -> Bytes:
         if payload.in_memory and payload.length <= INLINE_BYTES:
             return _read_and_hash(payload, offset, length, hasher)
-        return await self._access.runtime.threads.run(
-            _read_and_hash, payload, offset, length, hasher
-        )
+        try:
+            return await self._access.runtime.threads.run(
+                _read_and_hash, payload, offset, length, hasher
+            )
+        except GridError as error:
+            raise _SourceFailed(error) from error
 
 
 class _PipelineFailed(Exception):
@@ -197,6 +170,14 @@ class _PipelineFailed(Exception):
     def __init__(self, servers: set[str], error: GridError) -> None:
         super().__init__(str(error))
         self.servers = servers
+        self.error = error
+
+
+class _SourceFailed(Exception):
+    """The bytes cannot be had, which no other chunk server mends."""
+
+    def __init__(self, error: GridError) -> None:
+        super().__init__(str(error))
         self.error = error
 
 

@@ -12,7 +12,7 @@ from filegrid.client.session import OpenedSession
 from filegrid.client.window import Window
 from filegrid.errors import OutcomeUnknown, Unavailable
 from filegrid.model import Chunk, Digest, digest_over
-from filegrid.protocol.wire import chunk_pb2, values_pb2
+from filegrid.protocol.wire import values_pb2
 from filegrid.protocol.wire.frame_pb2 import Done
 from filegrid.runtime import Bytes
 
@@ -54,11 +54,12 @@ class Upload:
         self._chunks: list[Chunk | None] = []
         self._size = len(inherited) * self.chunk_bytes
         self._window = Window(CHUNKS_IN_FLIGHT)
-        self.allocator = Allocator(access.session, session, self._replication, path)
+        self.allocator = Allocator(access, session, self._replication, path)
         self._writer = ChunkWriter(
             access,
             self.allocator,
-            chunk_pb2.ChunkOrigin(content_id=self._content_id, path=path),
+            self._content_id,
+            path,
             moved or (lambda _: None),
         )
 
@@ -70,7 +71,11 @@ class Upload:
         index = len(self._chunks)
         self._chunks.append(None)
         self._size += payload.length
-        await self._window.add(self._store(index, payload))
+        try:
+            await self._window.add(self._store(index, payload))
+        except BaseException:
+            payload.release()
+            raise
 
     async def join(self) -> None:
         """Return once every chunk that was added is durable.

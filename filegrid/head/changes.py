@@ -86,11 +86,13 @@ class Changes:
     def finish(self) -> None:
         """Write what was gathered over the entries of one transaction."""
         self._tree.flush()
+        self._sessions.flush()
         self._registers.save()
 
     def forget(self) -> None:
         """After a rollback."""
         self._tree.forget()
+        self._sessions.forget()
         self._registers.load()
 
     def _apply_once(

@@ -67,11 +67,16 @@ def was_opened(registers: Registers, session: SessionId) -> bool:
 
 
 class Sessions:
-    """Changes of the sessions."""
+    """Changes of the sessions.
+
+    Which answers have arrived is noted, and written once for all changes of a group, at
+    :meth:`flush`: a busy client says it anew with every change.
+    """
 
     def __init__(self, database: sqlite3.Connection, registers: RegisterFile) -> None:
         self._database = database
         self._registers = registers
+        self._answered: dict[int, int] = {}
 
     def open(self, client: str) -> SessionId:
         now = self._registers.now
@@ -90,6 +95,7 @@ class Sessions:
         return found is not None and found.is_due(self._registers.now.log_time_ms)
 
     def end(self, session: SessionId) -> None:
+        self._answered.pop(session, None)
         self._database.execute(_DROP_RESULTS, (session,))
         self._database.execute(_DROP, (session,))
 
@@ -109,17 +115,16 @@ class Sessions:
         if found.client != client:
             raise NotPermitted("this session belongs to another client")
         sequence = once.sequence
-        if sequence < found.answered_below:
+        answered_below = self._answered.get(found.id, found.answered_below)
+        if sequence < answered_below:
             raise OutcomeUnknown("the answer to this change is not kept any more")
-        if sequence - max(once.answered_below, found.answered_below) > MOST_UNANSWERED:
-            raise InvalidRequest("too many changes whose answers are still awaited")
         if sequence > MOST_INTEGER:
             raise InvalidRequest("a sequence number out of range")
+        if sequence - max(once.answered_below, answered_below) > MOST_UNANSWERED:
+            raise InvalidRequest("too many changes whose answers are still awaited")
+        if min(once.answered_below, sequence) > answered_below:
+            self._answered[found.id] = min(once.answered_below, sequence)
         row = self._database.execute(_RESULT, (found.id, sequence)).fetchone()
-        answered_below = min(once.answered_below, sequence)
-        if answered_below > found.answered_below:
-            self._database.execute(_DROP_ANSWERED, (found.id, answered_below))
-            self._database.execute(_ANSWERED, (answered_below, found.id))
         return None if row is None else journal.Outcome.FromString(row[0])
 
     def record(self, once: wire.Once, outcome: journal.Outcome) -> None:
@@ -130,3 +135,14 @@ class Sessions:
         answer.ClearField("published")
         row = (once.session, once.sequence, answer.SerializeToString(deterministic=True))
         self._database.execute(_RECORD, row)
+
+    def flush(self) -> None:
+        """Write what was noted, and drop the answers that nobody will ask for."""
+        for session, answered_below in self._answered.items():
+            self._database.execute(_DROP_ANSWERED, (session, answered_below))
+            self._database.execute(_ANSWERED, (answered_below, session))
+        self._answered.clear()
+
+    def forget(self) -> None:
+        """Drop what was noted in a transaction that is rolled back."""
+        self._answered.clear()

@@ -453,8 +453,8 @@ class Link(TwistedProtocol):
         # Otherwise the transfer was cancelled or has failed, and its last pieces crossed the news.
 
     def _on_give_up(self, event: PeerGaveUp) -> None:
-        self.close()
         self._end(event.error)
+        self.close()
 
     # The rest.
 

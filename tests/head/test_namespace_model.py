@@ -232,7 +232,7 @@ class Comparison(RuleBasedStateMachine):
 class ComparisonTests(unittest.SynchronousTestCase):
     def test_comparison(self) -> None:
         """The namespace does what the model does, and releases what nobody names."""
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis leaves it untyped
+        run_state_machine_as_test(
             Comparison,
             settings=settings(
                 max_examples=30, stateful_step_count=30, deadline=None, database=None

@@ -1,0 +1,30 @@
+"""Chunk servers that just failed us."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from twisted.internet.interfaces import IReactorTime
+
+AVOID_SECONDS = 30.0
+"""By then the head knows better than we do whether a server serves."""
+
+
+class Avoided:
+    """Remembers for a while which servers not to try first."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._until: dict[str, float] = {}
+
+    def add(self, servers: Iterable[str]) -> None:
+        for server in servers:
+            self._until[server] = self._clock.seconds() + AVOID_SECONDS
+
+    def servers(self) -> set[str]:
+        now = self._clock.seconds()
+        self._until = {server: until for server, until in self._until.items() if until > now}
+        return set(self._until)
+
+    def clear(self) -> None:
+        self._until.clear()

@@ -1,0 +1,147 @@
+"""A range of one chunk, from whichever replica gives it whole."""
+
+from __future__ import annotations
+
+from filegrid.client.access import Access
+from filegrid.client.manifest import Manifest, Placed
+from filegrid.client.replica import ReplicaRead
+from filegrid.errors import Busy, GridError, IntegrityError, NoSuchChunk, Unavailable
+from filegrid.model import BLOCK_BYTES, blocks_in
+from filegrid.protocol.wire import head_pb2 as wire
+
+_USABLE = {wire.REPLICA_STATE_GOOD: 0, wire.REPLICA_STATE_SUSPECT: 1}
+"""Replicas worth trying, and which first."""
+
+
+class ChunkReader:
+    """Verified bytes in order; whenever a replica fails, the next one goes on where it stopped.
+
+    :param path: of the file, for errors.
+    :param index: which of its chunks.
+    """
+
+    def __init__(
+        self, access: Access, manifest: Manifest, path: str, index: int, start: int, end: int
+    ) -> None:
+        self._access = access
+        self._manifest = manifest
+        self._path = path
+        self._index = index
+        self._at = start
+        self._end = end
+        self._patience = access.session.patience()
+        self._failed: dict[str, GridError] = {}
+        self._transfer: ReplicaRead | None = None
+
+    async def next(self) -> memoryview:
+        """The next bytes; empty at the end.
+
+        :raises IntegrityError: where every replica is corrupt.
+        :raises Unavailable: where none could be read while the patience lasted.
+        :raises ContentCollected: where this version of the file has been removed for good.
+        """
+        while self._at < self._end:
+            transfer = self._transfer
+            if transfer is None:
+                transfer = self._transfer = await self._begin()
+            try:
+                blocks = await transfer.next()
+            except GridError as error:
+                self.close()
+                self._lost(transfer, error)
+                continue
+            self._patience.renew()
+            skip = self._at % BLOCK_BYTES
+            piece = blocks[skip : skip + self._end - self._at]
+            self._at += len(piece)
+            return piece
+        await self._finish()
+        return memoryview(b"")
+
+    def close(self) -> None:
+        """Nothing more is wanted."""
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            transfer.drop()
+
+    async def _finish(self) -> None:
+        """All was delivered: give the link back, where it ended well."""
+        if self._transfer is not None:
+            try:
+                await self._transfer.next()
+                self._transfer = None
+            except GridError:
+                self.close()
+
+    async def _begin(self) -> ReplicaRead:
+        while True:
+            placed = await self._manifest.placed(self._index)
+            replica = self._choose(placed)
+            if replica is None:
+                await self._wait(placed)
+                continue
+            length = placed.chunk.length
+            first = self._at - self._at % BLOCK_BYTES
+            end = min(blocks_in(self._end) * BLOCK_BYTES, length)
+            read = ReplicaRead(self._access, replica, placed.chunk, first, end)
+            try:
+                await read.open()
+            except GridError as error:
+                self._lost(read, error)
+            else:
+                return read
+
+    def _choose(self, placed: Placed) -> wire.Replica | None:
+        avoided = self._access.avoided.servers()
+        usable = [
+            replica
+            for replica in placed.replicas
+            if replica.state in _USABLE and replica.server not in self._failed
+        ]
+        self._access.runtime.random.shuffle(usable)
+        return min(
+            usable,
+            key=lambda replica: (_USABLE[replica.state], replica.server in avoided),
+            default=None,
+        )
+
+    def _lost(self, read: ReplicaRead, error: GridError) -> None:
+        server = read.replica.server
+        self._failed[server] = error
+        if isinstance(error, (IntegrityError, NoSuchChunk)):
+            self._access.complain(read.chunk.id, server, error)
+        elif not isinstance(error, Busy):
+            self._access.avoided.add([server])
+
+    async def _wait(self, placed: Placed) -> None:
+        """Every replica that is known failed: let the head say again where they are.
+
+        :raises IntegrityError: where there is nothing to wait for.
+        """
+        corrupt = {
+            server for server, error in self._failed.items() if isinstance(error, IntegrityError)
+        }
+        known_corrupt = corrupt | {
+            replica.server
+            for replica in placed.replicas
+            if replica.state == wire.REPLICA_STATE_CORRUPT
+        }
+        hope = placed.incomplete or any(
+            replica.state in _USABLE and replica.server not in corrupt
+            for replica in placed.replicas
+        )
+        if known_corrupt and not (hope and await self._patience.pause()):
+            raise IntegrityError(
+                f"no good replica of chunk {self._index} is left"
+                f" (corrupt on {', '.join(sorted(known_corrupt))})",
+                self._path,
+                advice="restore the file from elsewhere",
+            )
+        if not known_corrupt and not await self._patience.pause():
+            raise Unavailable(self._why(), self._path, advice="see filegrid status")
+        self._manifest.forget(self._index)
+        self._failed = {server: self._failed[server] for server in corrupt}
+
+    def _why(self) -> str:
+        reasons = "; ".join(f"{server}: {error.what}" for server, error in self._failed.items())
+        return f"no replica of chunk {self._index} can be read ({reasons or 'none is known'})"

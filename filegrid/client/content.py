@@ -1,0 +1,58 @@
+"""One version of a file, open for reading."""
+
+from __future__ import annotations
+
+from filegrid.client.access import Access
+from filegrid.client.chunk_reader import ChunkReader
+from filegrid.client.manifest import Manifest
+from filegrid.client.reader import Reader
+from filegrid.client.stat import Stat
+from filegrid.protocol.wire import values_pb2
+
+
+class Content:
+    """The version of a file that had the path when it was opened (S19).
+
+    :ivar stat: of that version.
+    :ivar manifest: its chunks.
+    """
+
+    def __init__(self, access: Access, node: values_pb2.Node) -> None:
+        self.stat = Stat.from_wire(node)
+        self.manifest = Manifest(access.session, node)
+        self._access = access
+
+    async def pread(self, offset: int, length: int) -> bytes:
+        """The bytes from `offset` on, up to `length`; fewer only at the end of the file.
+
+        :raises IntegrityError: where every replica is corrupt.
+        :raises Unavailable: where no replica could be read while the patience lasted.
+        :raises ContentCollected: where this version has been removed for good.
+        """
+        reader = self.reader(offset, length)
+        pieces = []
+        try:
+            while piece := await reader.next():
+                pieces.append(piece)
+        finally:
+            reader.close()
+        return b"".join(pieces)
+
+    def reader(self, offset: int = 0, length: int | None = None) -> Reader:
+        """The bytes from `offset` on in order, up to `length` or to the end of the file."""
+        if offset < 0 or (length is not None and length < 0):
+            raise ValueError("offset and length are not negative")
+        end = self.stat.size if length is None else min(self.stat.size, offset + length)
+        return Reader(self.chunk_reader, self.stat.chunk_bytes, offset, end)
+
+    def chunk_reader(self, index: int, start: int = 0, end: int | None = None) -> ChunkReader:
+        """The bytes of chunk `index` from `start` to before `end`, or to its own end."""
+        length = min(self.stat.chunk_bytes, self.stat.size - index * self.stat.chunk_bytes)
+        return ChunkReader(
+            self._access,
+            self.manifest,
+            self.stat.path,
+            index,
+            start,
+            length if end is None else min(end, length),
+        )

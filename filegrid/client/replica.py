@@ -1,0 +1,192 @@
+"""Reading a chunk from one replica: verified block by block, the sender held to our pace."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+
+from filegrid.client.access import Access
+from filegrid.errors import GridError, MalformedFrame
+from filegrid.hashing import BlockVerifier
+from filegrid.model import BLOCK_BYTES, DIGEST_BYTES, Address, Chunk, blocks_in
+from filegrid.net.flow import Brake
+from filegrid.net.link import Link
+from filegrid.protocol.connection import DataReceived
+from filegrid.protocol.wire import chunk_pb2 as wire
+from filegrid.protocol.wire.frame_pb2 import Data
+from filegrid.protocol.wire.head_pb2 import Replica
+
+BATCH_BYTES = 1024 * 1024
+"""Verified by one call of a thread; less, and handing over costs more than the digest."""
+
+MOST_WAITING_BYTES = 2 * BATCH_BYTES
+"""Bytes of one transfer that nobody has taken yet, above which the sender is held."""
+
+SILENCE_SECONDS = 5.0
+"""A replica that sends nothing for so long is left for the next one."""
+
+INLINE_BYTES = BLOCK_BYTES
+"""Up to this many bytes are verified where they are: a thread would take longer."""
+
+
+class ReplicaRead:
+    """One transfer.
+
+    :param offset: a multiple of 64 KiB.
+    :param end: likewise, or the chunk's length.
+    """
+
+    _link: Link
+    _sink: _BlockSink
+
+    def __init__(
+        self, access: Access, replica: Replica, chunk: Chunk, offset: int, end: int
+    ) -> None:
+        self.replica = replica
+        self.chunk = chunk
+        self._access = access
+        self._address = Address.parse(replica.address)
+        self._offset = offset
+        self._end = end
+        self._verifier = access.digests.get(chunk.id)
+
+    async def open(self) -> None:
+        """Ask for the blocks.
+
+        :raises Unavailable: where the server cannot be reached.
+        """
+        self._link = await self._access.pool.acquire(self._address)
+        assert self._link.transport is not None
+        digest_bytes = 0 if self._verifier else blocks_in(self.chunk.length) * DIGEST_BYTES
+        self._sink = _BlockSink(self._link.transport, digest_bytes, self._end - self._offset)
+        request = wire.ReadChunk(
+            chunk_id=self.chunk.id,
+            offset=self._offset,
+            length=self._end - self._offset,
+            without_digests=self._verifier is not None,
+        )
+        exchange = self._link.open(request, timeout_seconds=SILENCE_SECONDS, sink=self._sink)
+        # A failure reaches the sink as data_lost.
+        exchange.answer.addCallbacks(lambda _: self._sink.end(), lambda _: None)
+
+    async def next(self) -> memoryview:
+        """The next whole blocks, verified; empty at the end, when the link has been given back.
+
+        :raises IntegrityError: where they are not what was written.
+        :raises GridError: where the transfer fails.
+        """
+        if self._offset == self._end:
+            await self._sink.ended()
+            self._access.pool.release(self._address, self._link)
+            return memoryview(b"")
+        verifier = await self._verify_digests()
+        batch = await self._sink.take(self._end - self._offset)
+        block = self._offset // BLOCK_BYTES
+        if len(batch) <= INLINE_BYTES:
+            verifier.check(block, batch)
+        else:
+            await self._access.runtime.threads.run(verifier.check, block, batch)
+        self._offset += len(batch)
+        return batch
+
+    def drop(self) -> None:
+        """End it where it is."""
+        self._access.pool.drop(self._link)
+
+    async def _verify_digests(self) -> BlockVerifier:
+        if self._verifier is None:
+            self._verifier = BlockVerifier(self.chunk, await self._sink.take_digests())
+            self._access.digests.put(self.chunk.id, self._verifier)
+        return self._verifier
+
+
+class _BlockSink:
+    """What came of one transfer and was not taken yet."""
+
+    def __init__(self, source: IPushProducer, digest_bytes: int, content_bytes: int) -> None:
+        self._brake = Brake(source)
+        self._digests = bytearray()
+        self._digest_bytes = digest_bytes
+        self._pieces: deque[memoryview] = deque()
+        self._waiting_bytes = 0
+        self._coming_bytes = content_bytes
+        self._ended = False
+        self._error: GridError | None = None
+        self._waiter: Deferred[None] | None = None
+
+    # What the link calls.
+
+    def data_received(self, data: DataReceived) -> None:
+        size = len(data.piece)
+        if data.section == Data.SECTION_BLOCK_DIGESTS and size <= self._missing_digest_bytes:
+            self._digests += data.piece
+        elif data.section == Data.SECTION_CONTENT and size <= self._coming_bytes:
+            self._pieces.append(data.piece)
+            self._waiting_bytes += size
+            self._coming_bytes -= size
+            if self._waiting_bytes > MOST_WAITING_BYTES:
+                self._brake.hold(self)
+        else:
+            self.data_lost(MalformedFrame("the chunk server sent more than was asked for"))
+        self._wake()
+
+    def data_lost(self, error: GridError) -> None:
+        self._error = self._error or error
+        self._wake()
+
+    def end(self) -> None:
+        """The peer says that this was all."""
+        self._ended = True
+        if self._coming_bytes or self._missing_digest_bytes:
+            self.data_lost(MalformedFrame("the chunk server sent less than was asked for"))
+        self._wake()
+
+    @property
+    def _missing_digest_bytes(self) -> int:
+        return self._digest_bytes - len(self._digests)
+
+    # What the reader calls.
+
+    async def take_digests(self) -> bytes:
+        while self._missing_digest_bytes:
+            await self._more()
+        return bytes(self._digests)
+
+    async def take(self, left_bytes: int) -> memoryview:
+        """Whole blocks: a batch of them, or all that are left, or what came before a failure."""
+        wanted = min(BATCH_BYTES, left_bytes)
+        while self._waiting_bytes < wanted:
+            if self._error is not None and self._waiting_bytes >= BLOCK_BYTES:
+                break
+            await self._more()
+        length = self._waiting_bytes
+        if length < left_bytes:
+            length -= length % BLOCK_BYTES
+        data = memoryview(b"".join(self._pieces))
+        self._pieces.clear()
+        if length < len(data):
+            self._pieces.append(data[length:])
+        self._waiting_bytes -= length
+        self._brake.release(self)
+        return data[:length]
+
+    async def ended(self) -> None:
+        while not self._ended:
+            await self._more()
+
+    async def _more(self) -> None:
+        """Return when something has come.
+
+        :raises GridError: when nothing more will.
+        """
+        if self._error is not None:
+            raise self._error
+        self._waiter = Deferred(lambda _: None)
+        await self._waiter
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.called:
+            waiter.callback(None)

@@ -1,0 +1,56 @@
+"""What callers are told of a file or folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from filegrid.protocol.wire import values_pb2 as wire
+
+MILLISECONDS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stat:
+    """A file or folder as it was at one moment."""
+
+    path: str
+    kind: Literal["file", "folder"]
+    size: int
+    """Bytes; 0 of a folder."""
+    mtime: float
+    """Seconds since 1970, by the clock of the head that made the version."""
+    replication: int
+    """Replicas that each chunk should have; 0 of a folder."""
+    digest: str
+    """Hexadecimal, over the digests of the chunks; empty of a folder."""
+    version: int
+    """Grows with every change of what the path names."""
+    chunk_bytes: int
+    chunk_count: int
+    content_id: bytes
+    """Names this version of the contents."""
+
+    @property
+    def name(self) -> str:
+        """The last name of the path; empty of the root."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def is_folder(self) -> bool:
+        return self.kind == "folder"
+
+    @classmethod
+    def from_wire(cls, node: wire.Node) -> Stat:
+        return cls(
+            path=node.path,
+            kind="folder" if node.kind == wire.NODE_KIND_FOLDER else "file",
+            size=node.size,
+            mtime=node.mtime_ms / MILLISECONDS,
+            replication=node.replication,
+            digest=node.digest.hex(),
+            version=node.version,
+            chunk_bytes=node.chunk_bytes,
+            chunk_count=node.chunk_count,
+            content_id=node.content_id,
+        )

@@ -1,0 +1,336 @@
+"""Tests for :mod:`filegrid.head.ledger`."""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.task import Clock
+from twisted.trial import unittest
+
+from filegrid.errors import (
+    Busy,
+    DiskFailed,
+    GridError,
+    IntegrityError,
+    InternalError,
+    OutcomeUnknown,
+    Unavailable,
+)
+from filegrid.head import journal as journal_module
+from filegrid.head import ledger as ledger_module
+from filegrid.head.journal import Journal
+from filegrid.head.ledger import Ledger
+from filegrid.head.namespace import Namespace
+from filegrid.model import Address, Epoch
+from filegrid.protocol.wire import journal_pb2 as journal
+from filegrid.protocol.wire import values_pb2 as wire
+from filegrid.runtime import Runtime, Threads
+from filegrid.simulation.disk import SimulatedDisk
+
+T = TypeVar("T")
+
+
+class SteppedThreads:
+    """Lanes whose work is done when the test says so; until then at once."""
+
+    def __init__(self) -> None:
+        self.stepped = False
+        self.lanes: dict[str, deque[Callable[[], None]]] = {}
+
+    def run(self, work: Callable[..., T], *args: object) -> Deferred[T]:
+        raise AssertionError("the ledger works in lanes alone")
+
+    def lane(self, name: str) -> Threads:
+        return _Lane(self, self.lanes.setdefault(name, deque()))
+
+    def step(self, name: str) -> None:
+        self.lanes[name].popleft()()
+
+    def waiting(self, name: str) -> int:
+        return len(self.lanes[name])
+
+
+class _Lane:
+    def __init__(self, threads: SteppedThreads, queue: deque[Callable[[], None]]) -> None:
+        self._threads = threads
+        self._queue = queue
+
+    def run(self, work: Callable[..., T], *args: object) -> Deferred[T]:
+        if not self._threads.stepped:
+            return execute(work, *args)
+        done: Deferred[T] = Deferred()
+
+        def step() -> None:
+            execute(work, *args).chainDeferred(done)
+
+        self._queue.append(step)
+        return done
+
+    def lane(self, name: str) -> Threads:
+        raise AssertionError("a lane has no lanes")
+
+
+class NoNetwork:
+    def listen(self, address: Address, build: object) -> Deferred[object]:
+        raise AssertionError
+
+    connect = listen
+
+
+class LedgerTestCase(unittest.SynchronousTestCase):
+    def setUp(self) -> None:
+        self.disk = SimulatedDisk(random.Random(1))
+        self.disk.make_folders("/node")
+        self.clock = Clock()
+        self.threads = SteppedThreads()
+        self.fatal: list[GridError] = []
+        self.groups: list[list[int]] = []
+        self.start(epoch=1)
+        self.propose(create_grid=journal.CreateGrid(grid_id="g", lineage=1))
+        self.session = self.propose(open_session=wire.OpenSession()).session
+        self.groups.clear()
+
+    def start(self, *, epoch: int) -> None:
+        runtime = Runtime(
+            clock=self.clock,
+            network=NoNetwork(),  # type: ignore[arg-type]  # never touched
+            disk=self.disk,
+            threads=self.threads,
+            random=random.Random(2),
+            wall_seconds=lambda: 1e9,
+        )
+        self.journal = Journal.open(self.disk, "/node/log")
+        self.namespace = Namespace(self.disk.database("/node/names.db"))
+        self.ledger = Ledger(
+            runtime,
+            self.journal,
+            self.namespace,
+            epoch=Epoch(epoch),
+            node="head-1",
+            on_fatal=self.fatal.append,
+            on_applied=self.on_applied,
+            checkpoint_entries=20,
+        )
+        self.successResultOf(Deferred.fromCoroutine(self.ledger.start()))
+
+    def on_applied(
+        self, entries: Sequence[journal.Entry], outcomes: Sequence[journal.Outcome]
+    ) -> None:
+        self.assertEqual(len(entries), len(outcomes))
+        self.groups.append([entry.index for entry in entries])
+
+    def command(self, sequence: int, path: str = "") -> journal.Command:
+        return journal.Command(
+            once=wire.Once(session=self.session, sequence=sequence),
+            make_folder=wire.MakeFolder(path=path or f"/{sequence}"),
+        )
+
+    def begin(self, command: journal.Command) -> Deferred[journal.Outcome]:
+        return Deferred.fromCoroutine(self.ledger.propose(command))
+
+    def propose(self, **change: object) -> journal.Outcome:
+        command = journal.Command(**change)  # type: ignore[arg-type]  # one field of many kinds
+        return self.successResultOf(self.begin(command))
+
+
+class Groups(LedgerTestCase):
+    def test_barrier_first(self) -> None:
+        """A reign begins with a barrier of its own epoch (S4)."""
+        entry = self.journal.read(1, 1)[0]
+        self.assertEqual((entry.epoch, entry.index), (1, 1))
+        self.assertEqual(entry.command.barrier.leader, "head-1")
+        self.assertEqual(self.ledger.commit_index, 3)
+
+    def test_group(self) -> None:
+        """What comes while the log is being written becomes one group."""
+        self.threads.stepped = True
+        first = self.begin(self.command(1))
+        others = [self.begin(self.command(sequence)) for sequence in range(2, 10)]
+        self.threads.step("journal")
+        self.assertNoResult(first)
+        self.threads.step("state")
+        self.assertEqual(self.successResultOf(first).node.path, "/1")
+        self.threads.step("journal")
+        self.threads.step("state")
+        paths = [self.successResultOf(other).node.path for other in others]
+        self.assertEqual(paths, [f"/{sequence}" for sequence in range(2, 10)])
+        self.assertEqual(self.groups, [[4], [*range(5, 13)]])
+
+    def test_pipeline(self) -> None:
+        """The next group is written while the one before it is applied, and applied after it."""
+        self.threads.stepped = True
+        first = self.begin(self.command(1))
+        second = self.begin(self.command(2))
+        self.threads.step("journal")
+        self.assertEqual((self.threads.waiting("journal"), self.threads.waiting("state")), (1, 1))
+        self.threads.step("journal")
+        third = self.begin(self.command(3))
+        self.assertEqual((self.threads.waiting("journal"), self.threads.waiting("state")), (0, 1))
+        self.threads.step("state")
+        self.successResultOf(first)
+        self.assertNoResult(second)
+        self.threads.step("state")
+        self.successResultOf(second)
+        self.threads.step("journal")
+        self.threads.step("state")
+        self.successResultOf(third)
+
+    def test_bounded_groups(self) -> None:
+        """A group ends with the entry that fills it, by number or by bytes."""
+        self.patch(ledger_module, "MOST_GROUP_ENTRIES", 3)
+        self.patch(ledger_module, "MOST_GROUP_BYTES", 1000)
+        self.threads.stepped = True
+        for sequence in range(1, 9):
+            self.begin(self.command(sequence, "/" + "x" * (1000 if sequence == 6 else 10)))
+        for _ in range(4):
+            self.threads.step("journal")
+            self.threads.step("state")
+        self.assertEqual(self.groups, [[4], [5, 6, 7], [8, 9], [10, 11]])
+
+    def test_busy(self) -> None:
+        """Above a number of waiting changes callers are told when to come back (S23)."""
+        self.patch(ledger_module, "MOST_WAITING", 3)
+        self.threads.stepped = True
+        for sequence in range(1, 5):  # one is being written, three wait
+            self.begin(self.command(sequence))
+        error = self.failureResultOf(self.begin(self.command(5)), Busy).value
+        self.assertGreater(error.retry_after_seconds, 0)
+
+    def test_withdrawn(self) -> None:
+        """A change whose caller has gone is not begun, unless it is on its way already."""
+        self.threads.stepped = True
+        first, second = self.begin(self.command(1)), self.begin(self.command(2))
+        third = self.begin(self.command(3))
+        for gone in (first, second):
+            gone.cancel()
+            self.failureResultOf(gone)
+        for _ in range(2):
+            self.threads.step("journal")
+            self.threads.step("state")
+        self.successResultOf(third)
+        self.assertEqual(self.groups, [[4], [5]])
+        self.assertEqual(self.namespace.stat("/1").path, "/1")
+
+    def test_again(self) -> None:
+        """A retry of a change is applied once, and gets the same answer (S10)."""
+        first = self.successResultOf(self.begin(self.command(1)))
+        self.assertEqual(self.successResultOf(self.begin(self.command(1))), first)
+        fault = self.successResultOf(self.begin(self.command(2, "/1")))
+        self.assertEqual(fault.fault.code, wire.ERROR_CODE_ALREADY_EXISTS)
+
+    def test_stop(self) -> None:
+        """Stopping finishes what was taken, and takes nothing more."""
+        self.threads.stepped = True
+        taken = [self.begin(self.command(sequence)) for sequence in range(1, 4)]
+        stopped = Deferred.fromCoroutine(self.ledger.stop())
+        self.failureResultOf(self.begin(self.command(9)), Unavailable)
+        for _ in range(2):
+            self.assertNoResult(stopped)
+            self.threads.step("journal")
+            self.threads.step("state")
+        self.successResultOf(stopped)
+        for one in taken:
+            self.successResultOf(one)
+        self.assertEqual(self.fatal, [])
+
+
+class Times(LedgerTestCase):
+    def test_log_time(self) -> None:
+        """Log time advances by what has elapsed, and goes on from there in the next reign (S9)."""
+        self.clock.advance(2.5)
+        self.successResultOf(self.begin(self.command(1)))
+        self.clock.advance(1)
+        self.assertEqual(self.ledger.log_time_ms, 3500)
+        self.disk.crash()
+        self.clock = Clock()
+        self.clock.advance(1e6)
+        self.start(epoch=2)
+        self.assertEqual(self.ledger.log_time_ms, 2500)
+        self.clock.advance(0.25)
+        self.successResultOf(self.begin(self.command(2)))
+        command = self.journal.read(self.journal.last_index, 1)[0].command
+        self.assertEqual((command.log_time_ms, command.wall_ms), (2750, 10**12))
+
+
+class Restarts(LedgerTestCase):
+    def test_roll_forward(self) -> None:
+        """What the log has and the state has not is applied at the start (S8)."""
+        self.threads.stepped = True
+        lost = self.begin(self.command(1))
+        self.threads.step("journal")
+        self.disk.crash()
+        self.assertNoResult(lost)
+        self.threads.stepped = False
+        self.start(epoch=2)
+        self.assertEqual(self.namespace.stat("/1").path, "/1")
+        self.assertEqual(self.namespace.registers().applied_epoch, 2)
+        self.assertEqual(self.successResultOf(self.begin(self.command(1))).node.path, "/1")
+
+    def test_state_ahead(self) -> None:
+        """A state that knows more than the log is not served from (S3)."""
+        self.disk.crash()
+        for name in self.disk.names("/node/log"):
+            self.disk.remove(f"/node/log/{name}")
+        error = self.assertRaises(self.failureException, self.start, epoch=2)
+        self.assertIn(IntegrityError.__name__, str(error))
+
+    def test_checkpoint(self) -> None:
+        """The log is cut below what was made durable without it, and nothing is lost (S8)."""
+        self.patch(journal_module, "SEGMENT_BYTES", 64)
+        for sequence in range(1, 31):
+            self.successResultOf(self.begin(self.command(sequence)))
+        self.assertGreater(self.journal.first_index, 10)
+        self.disk.crash()
+        self.start(epoch=2)
+        self.assertEqual(len(self.namespace.list_folder("/", "", 100)[0]), 30)
+
+
+class Failures(LedgerTestCase):
+    def test_journal_fails(self) -> None:
+        """When the log cannot be synced the head stops; each caller hears what is true (S16)."""
+        self.threads.stepped = True
+        written = self.begin(self.command(1))
+        waiting = self.begin(self.command(2))
+        self.disk.fail_next("datasync", errno.EIO)
+        self.threads.step("journal")
+        self.failureResultOf(written, OutcomeUnknown)
+        self.failureResultOf(waiting, Unavailable)
+        self.failureResultOf(self.begin(self.command(3)), Unavailable)
+        self.assertEqual([type(error) for error in self.fatal], [DiskFailed])
+        self.successResultOf(Deferred.fromCoroutine(self.ledger.stop()))
+
+    def test_earlier_group_is_answered(self) -> None:
+        """What was in the log before it failed is applied and answered."""
+        self.threads.stepped = True
+        first = self.begin(self.command(1))
+        second = self.begin(self.command(2))
+        self.threads.step("journal")
+        self.disk.fail_next("datasync", errno.EIO)
+        self.threads.step("journal")
+        self.failureResultOf(second, OutcomeUnknown)
+        stopped = Deferred.fromCoroutine(self.ledger.stop())
+        self.assertNoResult(stopped)
+        self.threads.step("state")
+        self.successResultOf(first)
+        self.successResultOf(stopped)
+
+    def test_state_fails(self) -> None:
+        """When the state cannot follow the log the head stops as well."""
+        self.threads.stepped = True
+        first = self.begin(self.command(1))
+        second = self.begin(self.command(2))
+        third = self.begin(self.command(3))
+        self.patch(self.namespace, "apply", lambda entries: 1 // 0)
+        self.threads.step("journal")
+        self.threads.step("journal")
+        self.threads.step("state")
+        self.failureResultOf(first, OutcomeUnknown)
+        self.failureResultOf(second, OutcomeUnknown)
+        self.failureResultOf(third, OutcomeUnknown)
+        self.assertEqual([type(error) for error in self.fatal], [InternalError])
+        self.successResultOf(Deferred.fromCoroutine(self.ledger.stop()))
