@@ -195,7 +195,7 @@ class LocalGrid:
         command = [*self._twistd, "--pidfile", str(self._pid_file(node)), "--logfile", str(log)]
         command += ["--umask", "077", f"filegrid-{role_of(node)}"]
         command += ["--config", str(self.folder / "etc" / f"{node}.toml")]
-        if role_of(node) == "head" and self._is_first_start(node):
+        if self._is_first_start(node):
             command.append("--create")
         return _Starting(
             node,
@@ -211,10 +211,18 @@ class LocalGrid:
             log.stat().st_size if log.exists() else 0,
         )
 
-    def _is_first_start(self, head: str) -> bool:
-        """Whether to make the namespace: once, and in an empty folder only (S1)."""
-        data = self.folder / "nodes" / head
-        return not self.home.created and not (data.exists() and any(data.iterdir()))
+    def _is_first_start(self, node: str) -> bool:
+        """Whether the node may make what it does not find.
+
+        A head makes the namespace until it has once started, and it sees to it that its log is
+        empty (S1). A chunk server makes its folder where it is gone: within the home it is no
+        disk that somebody forgot to mount (S20), and a server that comes back empty is a new one
+        to the head.
+        """
+        if role_of(node) == "head":
+            return not self.home.created
+        data = self.folder / "nodes" / node
+        return not (data.exists() and any(data.iterdir()))
 
     def _started(self, starting: _Starting) -> Unavailable | None:
         """Wait until twistd is in the background; None where it got there."""

@@ -96,7 +96,7 @@ class Home:
     shape: Shape
     ports: dict[str, int]
     created: bool = False
-    """Whether the head has made its namespace: it never makes a second one (S1)."""
+    """Whether the head has started once: it never makes a second namespace (S1)."""
 
 
 def role_of(node: str) -> str:

@@ -4,32 +4,47 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from twisted.internet.defer import Deferred, DeferredList
+
 from filegrid.client.avoided import Avoided
 from filegrid.client.digests import DigestCache
-from filegrid.client.session import Session
+from filegrid.client.session import GOODBYE_SECONDS, Session
 from filegrid.errors import GridError
 from filegrid.model import ChunkId
 from filegrid.net.dial import DataPool
-from filegrid.net.tasks import Tasks
 from filegrid.protocol.wire import head_pb2
 from filegrid.protocol.wire.frame_pb2 import Done
 from filegrid.runtime import Runtime
 
+MOST_COMPLAINTS = 64
+"""Under way at once; scrubbing finds what is not said."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """The way to the heads, the way to the chunk servers, and what readers share."""
+    """The way to the heads, the way to the chunk servers, and what operations share."""
 
     runtime: Runtime
     session: Session
     pool: DataPool
     avoided: Avoided
     digests: DigestCache = field(default_factory=DigestCache)
-    complaints: Tasks = field(default_factory=lambda: Tasks("complaining of a replica"))
+    complaints: set[Deferred[None]] = field(default_factory=set)
 
     def complain(self, chunk_id: ChunkId, server: str, reason: GridError) -> None:
         """Tell the head of a replica that is not what it should be; nobody waits for it."""
-        self.complaints.begin(self._complain(chunk_id, server, str(reason)))
+        if len(self.complaints) >= MOST_COMPLAINTS:
+            return
+        telling = Deferred.fromCoroutine(self._complain(chunk_id, server, str(reason)))
+        self.complaints.add(telling)
+        telling.addBoth(lambda _: self.complaints.discard(telling))
+
+    async def close(self) -> None:
+        """Let what is being said to the head be said, within a bounded time, and take leave."""
+        telling = DeferredList(list(self.complaints), consumeErrors=True)
+        await telling.addTimeout(GOODBYE_SECONDS, self.runtime.clock)
+        self.pool.close()
+        await self.session.close()
 
     async def _complain(self, chunk_id: ChunkId, server: str, reason: str) -> None:
         complaint = head_pb2.Complain(chunk_id=chunk_id, server=server, reason=reason)

@@ -9,8 +9,8 @@ from twisted.internet.defer import DeferredLock
 
 from filegrid.client.access import Access
 from filegrid.client.patience import Patience
-from filegrid.client.session import OpenedSession
-from filegrid.errors import NoSpace, OutcomeUnknown, Unavailable
+from filegrid.client.session import SESSION_ENDED, OpenedSession
+from filegrid.errors import NoSpace, Unavailable
 from filegrid.protocol.wire import head_pb2 as wire
 
 MOST_AHEAD = 8
@@ -87,7 +87,7 @@ class Allocator:
         )
         try:
             answer = await calls.call(request, wire.Allocation, patience)
-        except OutcomeUnknown as error:
+        except SESSION_ENDED as error:
             calls.forget(self.session)
             raise Unavailable(
                 "the session ran out during the upload; nothing was published",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from twisted.internet.interfaces import IReactorTime
 
-AVOID_SECONDS = 30.0
+AVOID_SECONDS = 10.0
 """By then the head knows better than we do whether a server serves."""
 
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from filegrid.errors import (
     AlreadyExists,
@@ -22,6 +23,9 @@ from filegrid.errors import (
     SourceChanged,
 )
 from filegrid.runtime import Bytes
+
+MOST_SMALL_BYTES = 256 * 1024
+"""A file up to this size is read at once; of larger ones a part at a time."""
 
 MOST_TEMPORARY_NAME_BYTES = 200
 """Of the name that a temporary file shares with its destination; longer ones pass NAME_MAX."""
@@ -39,7 +43,7 @@ _BY_ERRNO: dict[int, type[GridError]] = {
 
 
 @contextmanager
-def local_errors(path: str | Path) -> Iterator[None]:
+def local_errors(path: Path | str) -> Iterator[None]:
     """Turn what the operating system says of a local file into errors of ours."""
     try:
         yield
@@ -50,62 +54,82 @@ def local_errors(path: str | Path) -> Iterator[None]:
         raise kind(f"local file: {error.strerror or error}", str(path)) from error
 
 
-class LocalSource:
-    """A regular file that is read as it was when it was opened.
+def open_source(path: Path) -> bytes | LocalSource | BinaryIO:
+    """What there is to upload: all bytes of a small file, a larger file, or a stream.
 
-    :raises SourceChanged: from every method, once the file is not what it was.
+    :raises IsAFolder: where it is one; and what :func:`local_errors` makes of OSErrors.
     """
+    with local_errors(path):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsAFolder("local file: this is a folder", str(path), advice="upload it with -r")
+        if not stat.S_ISREG(mode):
+            return path.open("rb", buffering=0)
+    source = LocalSource(path)
+    if source.size > MOST_SMALL_BYTES:
+        return source
+    try:
+        data = source.read(0, source.size)
+        source.check_whole()
+        return data
+    finally:
+        source.close()
 
-    def __init__(self, path: str) -> None:
+
+class LocalSource:
+    """A regular file, as it was when it was opened."""
+
+    def __init__(self, path: Path) -> None:
         self.path = path
         with local_errors(path):
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._lock = threading.Lock()
         self._opened = os.fstat(self._fd)
         self.size = self._opened.st_size
-        self.is_regular = stat.S_ISREG(self._opened.st_mode)
-        if stat.S_ISDIR(self._opened.st_mode):
-            self.close()
-            raise IsAFolder("local file: this is a folder", path, advice="upload it with -r")
 
     def read(self, offset: int, length: int) -> bytes:
-        """Just these bytes."""
+        """Just these bytes.
+
+        :raises SourceChanged: once the file is not what it was.
+        """
         with self._lock, local_errors(self.path):
             data = os.pread(self._fd, length, offset)
-            while len(data) < length and (more := self._pread(length, offset, data)):
+            while len(data) < length:
+                more = os.pread(self._fd, length - len(data), offset + len(data))
+                if not more:
+                    raise self._changed("it is shorter than it was")
                 data += more
             self._check(os.fstat(self._fd))
-        if len(data) < length:
-            raise self._changed("it is shorter than it was")
         return data
 
     def check_whole(self) -> None:
-        """Say whether the path still names the file that was read, and nothing was appended."""
+        """:raises SourceChanged: where the path names another file now, or bytes were added."""
         with self._lock, local_errors(self.path):
-            self._check(Path(self.path).stat())
+            self._check(self.path.stat())
             if os.pread(self._fd, 1, self.size):
                 raise self._changed("it is longer than it was")
 
     def close(self) -> None:
+        # The lock keeps a read whose caller was cancelled from meeting another file's descriptor.
         with self._lock:
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
 
-    def _pread(self, length: int, offset: int, data: bytes) -> bytes:
-        return os.pread(self._fd, length - len(data), offset + len(data))
-
     def _check(self, now: os.stat_result) -> None:
+        then = self._opened
         if (now.st_size, now.st_mtime_ns, now.st_ino, now.st_dev) != (
-            self.size,
-            self._opened.st_mtime_ns,
-            self._opened.st_ino,
-            self._opened.st_dev,
+            then.st_size,
+            then.st_mtime_ns,
+            then.st_ino,
+            then.st_dev,
         ):
             raise self._changed("it was changed during the upload")
 
     def _changed(self, what: str) -> SourceChanged:
-        return SourceChanged(what, self.path, advice="nothing was published; upload it again")
+        return SourceChanged(
+            what, str(self.path), advice="nothing was published; upload it again"
+        )
 
 
 class LocalTarget:
@@ -115,25 +139,23 @@ class LocalTarget:
     :param token: makes the temporary name unique.
     """
 
-    def __init__(self, path: str, *, overwrite: bool, token: str) -> None:
-        self.path = os.path.realpath(path)  # as cp: what a symbolic link names is replaced
+    def __init__(self, path: Path, *, overwrite: bool, token: str) -> None:
+        self.path = path
         self._overwrite = overwrite
-        folder, name = os.path.split(self.path)
-        stem = os.fsencode(name)[:MOST_TEMPORARY_NAME_BYTES].decode("utf-8", "ignore")
-        self._temporary = os.path.join(folder, f".{stem}.filegrid-part-{token}")
         self._lock = threading.Lock()
         with local_errors(path):
+            self._file = path.resolve()  # as cp: what a symbolic link names is replaced
+            stem = os.fsencode(path.name)[:MOST_TEMPORARY_NAME_BYTES].decode("utf-8", "ignore")
+            self._temporary = self._file.parent / f".{stem}.filegrid-part-{token}"
             self._refuse_existing()
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._fd = os.open(self._temporary, flags, 0o666)
 
     def write(self, data: Bytes, offset: int) -> None:
-        # The lock keeps a write whose caller was cancelled from meeting another file's descriptor.
+        """Nothing happens after :meth:`discard`: its caller may have been cancelled."""
         with self._lock, local_errors(self.path):
-            if self._fd < 0:
-                return
             view = memoryview(data)
-            while view:
+            while view and self._fd >= 0:
                 written = os.pwrite(self._fd, view, offset)
                 view, offset = view[written:], offset + written
 
@@ -142,16 +164,12 @@ class LocalTarget:
         with self._lock, local_errors(self.path):
             os.fsync(self._fd)
             if self._overwrite:
-                os.rename(self._temporary, self.path)
+                self._temporary.replace(self._file)
             else:
                 self._link()
             os.close(self._fd)
             self._fd = -1
-            folder = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            _sync_folder(self._file.parent)
 
     def discard(self) -> None:
         """Leave nothing behind; nothing happens after :meth:`publish`."""
@@ -160,22 +178,30 @@ class LocalTarget:
                 os.close(self._fd)
                 self._fd = -1
                 with suppress(OSError):
-                    os.unlink(self._temporary)
+                    self._temporary.unlink()
 
     def _link(self) -> None:
         """Take the name only where it is free."""
         try:
-            os.link(self._temporary, self.path)
+            os.link(self._temporary, self._file)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
             self._refuse_existing()  # a file system without links: the best that it can do
-            os.rename(self._temporary, self.path)
+            self._temporary.replace(self._file)
         else:
-            os.unlink(self._temporary)
+            self._temporary.unlink()
 
     def _refuse_existing(self) -> None:
-        if os.path.isdir(self.path):
-            raise IsAFolder("local file: this is a folder", self.path)
-        if not self._overwrite and os.path.lexists(self.path):
-            raise AlreadyExists("local file: it exists already", self.path)
+        if self._file.is_dir():
+            raise IsAFolder("local file: this is a folder", str(self.path))
+        if not self._overwrite and os.path.lexists(self._file):
+            raise AlreadyExists("local file: it exists already", str(self.path))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

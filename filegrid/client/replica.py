@@ -57,19 +57,23 @@ class ReplicaRead:
 
         :raises Unavailable: where the server cannot be reached.
         """
-        self._link = await self._access.pool.acquire(self._address)
-        assert self._link.transport is not None
+        link = self._link = await self._access.pool.acquire(self._address)
+        assert link.transport is not None
         digest_bytes = 0 if self._verifier else blocks_in(self.chunk.length) * DIGEST_BYTES
-        self._sink = _BlockSink(self._link.transport, digest_bytes, self._end - self._offset)
+        sink = self._sink = _BlockSink(link.transport, digest_bytes, self._end - self._offset)
         request = wire.ReadChunk(
             chunk_id=self.chunk.id,
             offset=self._offset,
             length=self._end - self._offset,
             without_digests=self._verifier is not None,
         )
-        exchange = self._link.open(request, timeout_seconds=SILENCE_SECONDS, sink=self._sink)
+        try:
+            exchange = link.open(request, timeout_seconds=SILENCE_SECONDS, sink=sink)
+        except GridError:
+            self.drop()
+            raise
         # A failure reaches the sink as data_lost.
-        exchange.answer.addCallbacks(lambda _: self._sink.end(), lambda _: None)
+        exchange.answer.addCallbacks(lambda _: sink.end(), lambda _: None)
 
     async def next(self) -> memoryview:
         """The next whole blocks, verified; empty at the end, when the link has been given back.

@@ -14,6 +14,7 @@ from filegrid.errors import (
     Busy,
     DeadlineExceeded,
     GridError,
+    InvalidRequest,
     NotLeader,
     OutcomeUnknown,
     Unavailable,
@@ -38,6 +39,9 @@ KEEPS_PER_LEASE = 3
 
 _PASSING = (Unavailable, DeadlineExceeded)
 """The same request may succeed later, or at another head."""
+
+SESSION_ENDED = (OutcomeUnknown, InvalidRequest)
+"""What a head says of a session that it does not know."""
 
 _REFUSED = (Busy, NotLeader)
 """Answers that say that the request was not even looked at."""
@@ -188,7 +192,7 @@ class Session:
         now = self.runtime.clock.seconds()
         try:
             await self.call(head_pb2.KeepSession(session=session.id), Done)
-        except OutcomeUnknown:
+        except SESSION_ENDED:
             self.forget(session)
         else:
             session.kept_at = now

@@ -9,6 +9,7 @@ from filegrid.client.allocation import Allocator
 from filegrid.client.payload import SPOOL_BYTES, Payload, SpooledPayload
 from filegrid.client.pipeline import ChunkWriter
 from filegrid.client.session import OpenedSession
+from filegrid.client.stat import Stat
 from filegrid.client.window import Window
 from filegrid.errors import OutcomeUnknown, Unavailable
 from filegrid.model import Chunk, Digest, digest_over
@@ -84,7 +85,7 @@ class Upload:
         """
         await self._window.join()
 
-    async def publish(self, *, replace: bool, base_version: int = 0) -> values_pb2.Node:
+    async def publish(self, *, replace: bool, base_version: int = 0) -> Stat:
         """Give the version its path, once all its chunks are durable.
 
         :param replace: whether a file that has the path may be replaced.
@@ -114,7 +115,8 @@ class Upload:
             base_version=base_version,
             inherited_chunks=len(self._inherited),
         )
-        return await self._access.session.change(request, values_pb2.Node, self._session)
+        node = await self._access.session.change(request, values_pb2.Node, self._session)
+        return Stat.from_wire(node)
 
     async def abort(self) -> None:
         """Give it up; what was stored is collected once the session has ended (S14)."""
@@ -143,11 +145,18 @@ class Upload:
 
 
 class StreamUpload:
-    """An upload whose bytes come one after the other, of a length that nobody knows yet."""
+    """An upload whose bytes come one after the other, of a length that nobody knows yet.
 
-    def __init__(self, access: Access, upload: Upload) -> None:
+    :param replace: as of :meth:`Upload.publish`; so `base_version`.
+    """
+
+    def __init__(
+        self, access: Access, upload: Upload, *, replace: bool, base_version: int = 0
+    ) -> None:
         self._access = access
         self._upload = upload
+        self._replace = replace
+        self._base_version = base_version
         self._payload: SpooledPayload | None = None
 
     async def write(self, data: Bytes) -> None:
@@ -168,12 +177,15 @@ class StreamUpload:
             if payload.length == self._upload.chunk_bytes:
                 await self._flush()
 
-    async def publish(self, *, replace: bool, base_version: int = 0) -> values_pb2.Node:
+    async def publish(self) -> Stat:
         """The end of the bytes: as :meth:`Upload.publish`."""
         await self._flush()
-        return await self._upload.publish(replace=replace, base_version=base_version)
+        return await self._upload.publish(
+            replace=self._replace, base_version=self._base_version
+        )
 
     async def abort(self) -> None:
+        """As :meth:`Upload.abort`."""
         payload, self._payload = self._payload, None
         if payload is not None:
             payload.release()

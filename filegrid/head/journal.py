@@ -93,7 +93,7 @@ class Journal:
     # Reading and writing
 
     def read(self, from_index: int, limit: int) -> list[journal.Entry]:
-        """Up to `limit` entries from `from_index` on, fewer where they are large; none after the last.
+        """Entries from `from_index` on, as many as there are, up to `limit` and to some MiB.
 
         :raises IntegrityError: where they are not as they were written, or were compacted away.
         """

@@ -173,29 +173,35 @@ class StartTests(GridTest):
             self.arguments(),
             [
                 f"--pidfile {home}/run/chunk-1.pid --logfile {home}/log/chunk-1.log --umask 077"
-                f" filegrid-chunk --config {home}/etc/chunk-1.toml"
+                f" filegrid-chunk --config {home}/etc/chunk-1.toml --create"
             ],
         )
+
+    def creates(self) -> list[bool]:
+        return [line.endswith(" --create") for line in self.arguments()]
 
     def test_creates_once(self) -> None:
         """The head makes its namespace at the first start, and at no other one (S1)."""
         grid = self.grid(RECORDS)
         grid.start("head-1")
         grid.start("head-1")
-        self.assertEqual([line.endswith("--create") for line in self.arguments()], [True, False])
+        self.assertEqual(self.creates(), [True, False])
         self.assertTrue(grid.home.created)
 
     def test_creates_after_failure(self) -> None:
-        """A first start that failed is repeated as the first."""
+        """A first start that failed is repeated as the first, whatever it left behind."""
         self.assertRaises(Unavailable, self.grid("raise SystemExit(1)").start, "head-1")
-        self.grid(RECORDS).start("head-1")
-        self.assertTrue(self.arguments()[0].endswith("--create"))
-
-    def test_never_creates_over_data(self) -> None:
-        """A head that has data never makes a namespace (S1)."""
         (self.folder / "nodes" / "head-1" / "log").mkdir(parents=True)
         self.grid(RECORDS).start("head-1")
-        self.assertFalse(self.arguments()[0].endswith("--create"))
+        self.assertEqual(self.creates(), [True])
+
+    def test_chunk_server_without_folder(self) -> None:
+        """A chunk server makes its data folder where it is gone, and only there."""
+        grid = self.grid(RECORDS)
+        grid.start("chunk-1")
+        (self.folder / "nodes" / "chunk-1" / "chunks").mkdir(parents=True)
+        grid.start("chunk-1")
+        self.assertEqual(self.creates(), [True, False])
 
 
 class ReadyTests(GridTest):

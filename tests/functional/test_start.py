@@ -40,6 +40,7 @@ class Head(ServiceOptions):
 
 class Chunk(ServiceOptions):
     role = "chunk"
+    optFlags = [["create", None, ""]]
 
 for package, options in ((filegrid.head, Head), (filegrid.chunk, Chunk)):
     plugin = types.ModuleType(package.__name__ + ".plugin")

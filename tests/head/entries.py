@@ -1,4 +1,4 @@
-"""Log entries in the shortest way to write them down."""
+"""Log entries in the shortest way to write them down, and a namespace to apply them to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from blake3 import blake3
+from twisted.trial import unittest
 
+from filegrid.errors import GridError, from_fault
 from filegrid.head.namespace import Namespace
 from filegrid.model import Chunk, ChunkId, Digest, SessionId, digest_over, unique_id
 from filegrid.protocol.wire import journal_pb2 as journal
@@ -133,3 +135,16 @@ class Driver:
 
     def dump(self) -> list[str]:
         return list(self.database.iterdump())
+
+
+class NamespaceTestCase(unittest.SynchronousTestCase):
+    def setUp(self) -> None:
+        self.grid = Driver()
+        self.addCleanup(self.grid.database.close)
+
+    def refused(self, outcome: journal.Outcome, kind: type[GridError], subject: str = "") -> None:
+        self.assertEqual(outcome.WhichOneof("result"), "fault", outcome)
+        error = from_fault(outcome.fault)
+        self.assertIs(type(error), kind, str(error))
+        if subject:
+            self.assertEqual(error.subject, subject)

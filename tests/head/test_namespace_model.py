@@ -255,6 +255,10 @@ def busy_log() -> list[journal.Entry]:
     grid.put("/g", grid.new_chunk())
     grid.rename("/g", "/c/f", replace=True)
     grid.remove("/a", now=True)
+    for number in range(1, 6):
+        folder = wire.MakeFolder(path=f"/many-{number}")
+        grid.once(make_folder=folder, sequence=number, answered_below=number - 1)
+    grid.once(make_folder=folder, sequence=2)
     grid.open_session("bob")
     grid.now_ms += TRASH_MS
     grid.purge(2)

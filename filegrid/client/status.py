@@ -1,0 +1,56 @@
+"""The state of the grid as the document that `filegrid status --json` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from filegrid.protocol.wire import head_pb2 as wire
+
+
+def status_document(status: wire.Status) -> dict[str, Any]:
+    """Keys as docs/interface says; `leader` is None while no head leads."""
+    return {
+        "grid_id": status.grid_id,
+        "epoch": status.epoch,
+        "leader": status.leader or None,
+        "heads": [
+            {
+                "name": head.name,
+                "address": head.address,
+                "role": head.role,
+                "log_index": head.log_index,
+            }
+            for head in status.heads
+        ],
+        "health": [
+            {"name": member.name, "address": member.address, "role": member.role}
+            for member in status.health
+        ],
+        "chunk_servers": [_server(server) for server in status.chunk_servers],
+        "chunks": {
+            "total": status.chunks.total,
+            "healthy": status.chunks.healthy,
+            "under_replicated": status.chunks.under_replicated,
+            "missing": status.chunks.missing,
+            "corrupt": status.chunks.corrupt,
+            "repairing": status.chunks.repairing,
+        },
+        "files": status.files,
+        "bytes": status.bytes,
+        "warnings": list(status.warnings),
+    }
+
+
+def _server(server: wire.ServerStatus) -> dict[str, Any]:
+    return {
+        "name": server.name,
+        "address": server.address,
+        "rack": server.rack,
+        "state": server.state,
+        "capacity_bytes": server.capacity_bytes,
+        "free_bytes": server.free_bytes,
+        "chunks": server.chunks,
+        "cpu_percent": server.cpu_percent,
+        "network_bytes_per_second": server.network_bytes_per_second,
+        "disk_bytes_per_second": server.disk_bytes_per_second,
+    }
