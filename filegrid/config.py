@@ -323,12 +323,14 @@ def flags(role: str) -> Iterator[tuple[str, str, object, str]]:
 def _check_together(settings: Settings, source: str) -> None:
     """Refuse what no single key shows to be wrong."""
     chunk = settings.chunk
-    if not chunk.heartbeat_seconds < chunk.suspect_seconds <= chunk.dead_seconds:
+    # Where dead_seconds is the shorter one, a silent server is simply never suspect before.
+    silence_seconds = min(chunk.suspect_seconds, chunk.dead_seconds)
+    if chunk.heartbeat_seconds >= silence_seconds:
         raise InvalidRequest(
-            f"{chunk.heartbeat_seconds:g}, {chunk.suspect_seconds:g} and {chunk.dead_seconds:g}"
-            " do not ascend",
-            f"{source}: chunk.heartbeat_seconds, suspect_seconds and dead_seconds",
-            advice="give a heartbeat below suspect, and suspect of dead at most",
+            f"a heartbeat every {chunk.heartbeat_seconds:g} s is too rare where"
+            f" {silence_seconds:g} s of silence count",
+            f"{source}: chunk.heartbeat_seconds",
+            advice="make it shorter than suspect_seconds and dead_seconds",
         )
     if settings.node.advertise:
         try:

@@ -133,7 +133,7 @@ class LoadTests(FolderTest):
 
     def test_order_of_silences(self) -> None:
         """A server that is dead before it is suspect makes no sense."""
-        self.assertIn("do not ascend", self.refused("[chunk]\ndead_seconds = 1.5\n"))
+        self.assertIn("too rare", self.refused("[chunk]\ndead_seconds = 1.0\n"))
 
     def test_addresses(self) -> None:
         """Addresses are HOST:PORT; a server on all addresses says which one others use."""

@@ -27,9 +27,7 @@ class Allocator:
     :ivar least_replicas: how many must be durable before a chunk counts as stored (S16).
     """
 
-    def __init__(
-        self, access: Access, session: OpenedSession, replication: int, path: str
-    ) -> None:
+    def __init__(self, access: Access, session: OpenedSession, replication: int, path: str) -> None:
         self.session = session
         self.replication = replication
         self.least_replicas = min(replication, session.min_replicas)

@@ -3,27 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
 
 from filegrid.client.content import Content
-from filegrid.client.local import LocalTarget
+from filegrid.client.local import LocalTarget, local_errors, open_target
 from filegrid.client.window import Window
 from filegrid.errors import IntegrityError
 from filegrid.model import digest_over
-from filegrid.runtime import Runtime
+from filegrid.runtime import Bytes, Runtime
 
 CHUNKS_IN_FLIGHT = 3
 """From different servers as a rule, each with a few MiB in memory."""
 
+Moved = Callable[[int], None]
 
-async def download(
-    runtime: Runtime, content: Content, target: LocalTarget, moved: Callable[[int], None]
+
+async def to_path(
+    runtime: Runtime, content: Content, path: Path, *, overwrite: bool, moved: Moved
 ) -> None:
-    """Fetch all of `content`, and give it its name once it is whole and durable.
+    """Fetch all of `content` into the file `path`, which appears whole or not at all.
 
+    :param overwrite: whether a file that is there may be replaced.
     :param moved: told how many more bytes were written.
     :raises GridError: why it could not be; nothing is left behind, and the old file is as it was.
     """
+    token = f"{runtime.random.getrandbits(32):08x}"
+    target = await runtime.threads.run(lambda: open_target(path, overwrite=overwrite, token=token))
+    if isinstance(target, LocalTarget):
+        try:
+            await _fill(runtime, content, target, moved)
+            await runtime.threads.run(target.publish)
+        finally:
+            target.discard()
+    else:
+        try:
+            await to_stream(runtime, content, target, moved)
+        finally:
+            target.close()
 
+
+async def to_stream(runtime: Runtime, content: Content, stream: BinaryIO, moved: Moved) -> None:
+    """Write all of `content` to a file object, in order, in a thread."""
+    reader = content.reader()
+    try:
+        while piece := await reader.next():
+            await runtime.threads.run(_write, stream, piece)
+            moved(len(piece))
+    finally:
+        reader.close()
+
+
+async def _fill(runtime: Runtime, content: Content, target: LocalTarget, moved: Moved) -> None:
     async def fetch(index: int) -> None:
         reader = content.chunk_reader(index)
         offset = index * content.stat.chunk_bytes
@@ -35,13 +66,16 @@ async def download(
         finally:
             reader.close()
 
-    try:
-        async with Window(CHUNKS_IN_FLIGHT) as window:
-            for index in range(content.stat.chunk_count):
-                await window.add(fetch(index))
-        digest = digest_over(await content.manifest.digests(content.stat.chunk_count))
-        if digest.hex() != content.stat.digest:
-            raise IntegrityError("the chunks are not those of the file", content.stat.path)
-        await runtime.threads.run(target.publish)
-    finally:
-        target.discard()
+    async with Window(CHUNKS_IN_FLIGHT) as window:
+        for index in range(content.stat.chunk_count):
+            await window.add(fetch(index))
+    digest = digest_over(await content.manifest.digests(content.stat.chunk_count))
+    if digest.hex() != content.stat.digest:
+        raise IntegrityError("its chunks do not make up its digest", content.stat.path)
+
+
+def _write(stream: BinaryIO, piece: Bytes) -> None:
+    with local_errors(getattr(stream, "name", "the stream")):
+        view = memoryview(piece)
+        while view:
+            view = view[stream.write(view) :]

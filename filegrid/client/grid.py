@@ -7,18 +7,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filegrid.client import download
 from filegrid.client.access import Access
 from filegrid.client.avoided import Avoided
 from filegrid.client.content import Content
-from filegrid.client.download import download
-from filegrid.client.local import LocalSource, LocalTarget, local_errors, open_source
-from filegrid.client.payload import BytesPayload, FilePayload
+from filegrid.client.ingest import Ingest, stat_node
 from filegrid.client.session import Session
 from filegrid.client.stat import Stat
 from filegrid.client.status import status_document
-from filegrid.client.upload import StreamUpload, Upload
-from filegrid.config import load_client, find_client_config
-from filegrid.errors import AlreadyExists, IsAFolder, NoSuchPath, NotAFolder
+from filegrid.client.upload import StreamUpload
+from filegrid.config import find_client_config, load_client
+from filegrid.errors import IsAFolder
 from filegrid.model import Address, Identity, join_path, split_path
 from filegrid.net.credentials import Credentials
 from filegrid.net.dial import DataPool, hello_of
@@ -28,9 +27,242 @@ from filegrid.protocol.wire.frame_pb2 import Done
 from filegrid.runtime import Bytes, Runtime
 
 TIMEOUT_SECONDS = 30.0
-LIST_PAGE = 1000
-STREAM_BYTES = 1024 * 1024
-"""Taken at once from a file object that is uploaded."""
 
-Moved = Callable[[int], None]
-Source = str | os.PathLike[str] | BinaryIO
+LIST_PAGE = 1000
+"""Names in one answer; a page is one moment, a whole listing is not."""
+
+
+class GridClient:
+    """The files of a grid. Paths are absolute grid paths.
+
+    Every verb waits for the grid for `timeout_seconds` without progress, then raises
+    :class:`~filegrid.errors.Unavailable`, or :class:`~filegrid.errors.OutcomeUnknown` where a
+    change may have been applied. A verb can be cancelled.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        identity: Identity,
+        heads: Sequence[Address],
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
+        self.access = Access(
+            runtime=runtime,
+            session=Session(runtime, identity, heads, timeout_seconds),
+            pool=DataPool(runtime, lambda: hello_of(identity)),
+            avoided=Avoided(runtime.clock),
+        )
+        self._on_close: Callable[[], None] | None = None
+        self.access.session.start()
+
+    @classmethod
+    async def connect(
+        cls,
+        reactor: Any,
+        config: str | os.PathLike[str] | None = None,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> GridClient:
+        """A client by the configuration file `config`; None looks where the command looks.
+
+        :param timeout_seconds: None takes it from the file, where 30 is the default.
+        :raises NoSuchPath: where there is no configuration.
+        :raises NotPermitted: where the credentials that it names cannot be used.
+        """
+        file = find_client_config(os.fspath(config) if config is not None else None, os.environ)
+        settings = load_client(file)
+        credentials = Credentials(settings.tls.certificate, settings.tls.authority)
+        runtime = make_runtime(reactor, credentials)
+        client = cls(
+            runtime,
+            credentials.identity,
+            settings.grid.heads,
+            timeout_seconds=timeout_seconds or settings.client.timeout_seconds,
+        )
+        if isinstance(runtime.threads, ReactorThreads):
+            client._on_close = runtime.threads.stop
+        return client
+
+    async def close(self) -> None:
+        """Take leave of the grid; what is under way fails."""
+        await self.access.close()
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
+
+    # Contents
+
+    async def put(
+        self,
+        source: str | os.PathLike[str] | BinaryIO,
+        path: str,
+        *,
+        replication: int | None = None,
+        overwrite: bool = False,
+        moved: Callable[[int], None] | None = None,
+    ) -> Stat:
+        """Upload a local file, or the rest of a binary file object, as the file `path`.
+
+        :param replication: replicas of each chunk; None for the grid's default.
+        :param moved: told how many more bytes were acknowledged.
+        :raises AlreadyExists: where `path` exists and `overwrite` is false.
+        :raises SourceChanged: where the local file changed meanwhile; nothing is published.
+        """
+        ingest = self._ingest(path, replication, overwrite, moved)
+        if isinstance(source, (str, os.PathLike)):
+            return await ingest.from_path(Path(source))
+        return await ingest.from_stream(source)
+
+    async def write_bytes(
+        self, path: str, data: Bytes, *, replication: int | None = None, overwrite: bool = False
+    ) -> Stat:
+        """Make `data` the contents of the file `path`; as :meth:`put`."""
+        return await self._ingest(path, replication, overwrite).from_bytes(data)
+
+    async def append(self, path: str, data: Bytes) -> Stat:
+        """Add `data` at the end of a file, which is made where it is missing.
+
+        :raises VersionConflict: where somebody else changed the file meanwhile.
+        """
+        writer = await self.open_append(path)
+        try:
+            await writer.write(data)
+            return await writer.publish()
+        except BaseException:
+            await writer.abort()
+            raise
+
+    async def open_write(
+        self, path: str, *, replication: int | None = None, overwrite: bool = False
+    ) -> StreamUpload:
+        """A new file whose bytes come later: write to it, then publish or abort it."""
+        return await self._ingest(path, replication, overwrite).open()
+
+    async def open_append(self, path: str) -> StreamUpload:
+        """As :meth:`open_write`, going on where the file ends now."""
+        return await self._ingest(path, None, False).open_appending()
+
+    async def get(
+        self,
+        path: str,
+        target: str | os.PathLike[str] | BinaryIO,
+        *,
+        overwrite: bool = True,
+        moved: Callable[[int], None] | None = None,
+    ) -> Stat:
+        """Download a file to a local one, which appears whole or not at all, or to a file object.
+
+        :param overwrite: whether a local file may be replaced.
+        :param moved: told how many more bytes were written.
+        :returns: what was downloaded.
+        """
+        content = await self.open_read(path)
+        report = moved or (lambda _: None)
+        runtime = self.access.runtime
+        if isinstance(target, (str, os.PathLike)):
+            await download.to_path(
+                runtime, content, Path(target), overwrite=overwrite, moved=report
+            )
+        else:
+            await download.to_stream(runtime, content, target, report)
+        return content.stat
+
+    async def open_read(self, path: str) -> Content:
+        """The version that the file has now; it stays this version (S19)."""
+        node = await stat_node(self.access, normal(path))
+        if node.kind == values_pb2.NODE_KIND_FOLDER:
+            raise IsAFolder("this is a folder", node.path)
+        return Content(self.access, node)
+
+    async def read_bytes(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """The bytes from `offset` on, up to `length` or to the end of the file."""
+        content = await self.open_read(path)
+        return await content.pread(offset, content.stat.size if length is None else length)
+
+    # Names
+
+    async def stat(self, path: str) -> Stat:
+        """:raises NoSuchPath: where nothing has this path."""
+        return Stat.from_wire(await stat_node(self.access, normal(path)))
+
+    async def listdir(self, path: str = "/") -> AsyncIterator[Stat]:
+        """What is in a folder, in the byte order of the names.
+
+        :raises NotAFolder: where `path` is a file.
+        """
+        after, more = "", True
+        while more:
+            request = head_pb2.List(path=normal(path), after=after, limit=LIST_PAGE)
+            listing = await self.access.session.call(request, head_pb2.Listing)
+            for node in listing.nodes:
+                yield Stat.from_wire(node)
+            more = listing.more and bool(listing.nodes)
+            if more:
+                after = listing.nodes[-1].path.rpartition("/")[2]
+
+    async def walk(self, path: str = "/") -> AsyncIterator[Stat]:
+        """Everything beneath a folder, each folder before what is in it."""
+        folders = [path]
+        while folders:
+            found = [entry async for entry in self.listdir(folders.pop())]
+            folders += [entry.path for entry in reversed(found) if entry.is_folder]
+            for entry in found:
+                yield entry
+
+    async def mkdir(self, path: str, *, parents: bool = False) -> Stat:
+        """Make a folder.
+
+        :param parents: make those above it too, and be content where it exists.
+        """
+        request = values_pb2.MakeFolder(path=normal(path), parents=parents)
+        return Stat.from_wire(await self.access.session.change(request, values_pb2.Node))
+
+    async def rename(self, source: str, target: str, *, overwrite: bool = False) -> Stat:
+        """Give a file or folder, with all that is in it, another path, in one step.
+
+        :raises AlreadyExists: where `target` exists and `overwrite` is false.
+        """
+        request = values_pb2.Rename(source=normal(source), target=normal(target), replace=overwrite)
+        return Stat.from_wire(await self.access.session.change(request, values_pb2.Node))
+
+    async def remove(self, path: str, *, recursive: bool = False, now: bool = False) -> None:
+        """Remove a file or an empty folder.
+
+        :param recursive: a folder with all that is in it.
+        :param now: without keeping it in the trash.
+        """
+        request = values_pb2.Remove(path=normal(path), recursive=recursive, now=now)
+        await self.access.session.change(request, Done)
+
+    # The grid
+
+    async def status(self) -> dict[str, Any]:
+        """The state of the grid, as `filegrid status --json` prints it."""
+        return status_document(
+            await self.access.session.call(head_pb2.GetStatus(), head_pb2.Status)
+        )
+
+    def _ingest(
+        self,
+        path: str,
+        replication: int | None,
+        overwrite: bool,
+        moved: Callable[[int], None] | None = None,
+    ) -> Ingest:
+        return Ingest(
+            access=self.access,
+            path=normal(path),
+            replication=replication,
+            overwrite=overwrite,
+            moved=moved,
+        )
+
+
+def normal(path: str) -> str:
+    """The one spelling of a grid path.
+
+    :raises InvalidPath: where it is none.
+    """
+    return join_path(split_path(path))

@@ -76,6 +76,14 @@ def open_source(path: Path) -> bytes | LocalSource | BinaryIO:
         source.close()
 
 
+def open_target(path: Path, *, overwrite: bool, token: str) -> LocalTarget | BinaryIO:
+    """Where a download goes: a file that is to appear, or a device or pipe that is there."""
+    with local_errors(path):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            return path.open("wb", buffering=0)
+    return LocalTarget(path, overwrite=overwrite, token=token)
+
+
 class LocalSource:
     """A regular file, as it was when it was opened."""
 
@@ -127,9 +135,7 @@ class LocalSource:
             raise self._changed("it was changed during the upload")
 
     def _changed(self, what: str) -> SourceChanged:
-        return SourceChanged(
-            what, str(self.path), advice="nothing was published; upload it again"
-        )
+        return SourceChanged(what, str(self.path), advice="nothing was published; upload it again")
 
 
 class LocalTarget:

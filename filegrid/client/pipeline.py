@@ -151,9 +151,7 @@ class ChunkWriter:
                 await exchange.send(piece, last=last, digest=hasher.digest() if last else b"")
                 attempts.reached(offset)
 
-    async def _read(
-        self, payload: Payload, offset: int, length: int, hasher: ChunkHasher
-    ) -> Bytes:
+    async def _read(self, payload: Payload, offset: int, length: int, hasher: ChunkHasher) -> Bytes:
         if payload.in_memory and payload.length <= INLINE_BYTES:
             return _read_and_hash(payload, offset, length, hasher)
         try:

@@ -180,9 +180,7 @@ class StreamUpload:
     async def publish(self) -> Stat:
         """The end of the bytes: as :meth:`Upload.publish`."""
         await self._flush()
-        return await self._upload.publish(
-            replace=self._replace, base_version=self._base_version
-        )
+        return await self._upload.publish(replace=self._replace, base_version=self._base_version)
 
     async def abort(self) -> None:
         """As :meth:`Upload.abort`."""
