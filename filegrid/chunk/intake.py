@@ -99,7 +99,7 @@ class Intake:
             if not self._digest:
                 raise IntegrityError("the sender gave no digest")
             return await threads.run(writer.seal, self._digest)
-        except BaseException:
+        except Exception:
             await threads.run(writer.discard)
             raise
         finally:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from google.protobuf.message import Message
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from filegrid.chunk.intake import Forward, Intake
 from filegrid.chunk.inventory import Inventory
@@ -83,7 +84,7 @@ class Transfers:
                 )
                 forward = Forward(onward.link, onward.exchange) if onward.exchange else None
                 chunk = await intake.run(writer, self._runtime.threads, forward)
-        except BaseException:
+        except Exception:
             intake.close()
             onward.drop(self._pool)
             raise
@@ -103,15 +104,14 @@ class Transfers:
         try:
             onward.address = Address.parse(hop.address)
             onward.link = await self._pool.acquire(onward.address)
-            onward.exchange = onward.link.open(
-                wire.WriteChunk(
-                    chunk_id=request.chunk_id,
-                    origin=request.origin,
-                    next=rest,
-                    most_bytes=request.most_bytes,
-                ),
-                timeout_seconds=HOP_SECONDS + HOP_STEP_SECONDS * len(rest),
+            same = wire.WriteChunk(
+                chunk_id=request.chunk_id,
+                origin=request.origin,
+                next=rest,
+                most_bytes=request.most_bytes,
             )
+            timeout_seconds = HOP_SECONDS + HOP_STEP_SECONDS * len(rest)
+            onward.began(onward.link.open(same, timeout_seconds=timeout_seconds))
         except GridError as error:
             onward.error = error
 
@@ -149,7 +149,7 @@ class Transfers:
                     lambda _: intake.finish(chunk.digest), lambda _: None
                 )  # a failure reaches the intake as data_lost
                 stored = await intake.run(writer, self._runtime.threads, None)
-        except BaseException:
+        except Exception:
             intake.close()
             self._pool.drop(link)
             raise
@@ -193,7 +193,7 @@ class Transfers:
                 await caller.send(piece)
                 offset += len(piece)
         finally:
-            await run(reader.close)
+            reader.close()
 
     async def inspect(self, caller: Caller, request: Message) -> wire.Inspected:
         """Where a replica lies and, where asked, whether all of it is as it should be."""
@@ -260,19 +260,29 @@ class _Onward:
         self._hops = hops
         self.exchange: Exchange | None = None
         self.error: GridError | None = None
+        self._written: wire.Written | None = None
+        self._ended: Deferred[None] | None = None
+
+    def began(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self._ended = exchange.answer.addCallbacks(self._answered, self._failed)
+
+    def _answered(self, answer: Message) -> None:
+        self._written = expect(wire.Written, answer, self.link.peer)
+
+    def _failed(self, failure: Failure) -> None:
+        failure.trap(GridError)
+        assert isinstance(failure.value, GridError)
+        self.error = failure.value
 
     async def outcome(self, pool: DataPool) -> wire.Written:
         """What those behind us stored, and who did not."""
-        if self.exchange is not None:
-            try:
-                answer = await self.exchange.answer
-                written = expect(wire.Written, answer, self.link.peer)
-            except GridError as error:
-                self.error = error
-                pool.drop(self.link)
-            else:
+        if self._ended is not None:
+            await self._ended
+            if self._written is not None:
                 pool.release(self.address, self.link)
-                return written
+                return self._written
+            pool.drop(self.link)
         return wire.Written(failures=self._failures())
 
     def _failures(self) -> list[wire.HopFailure]:
@@ -287,6 +297,4 @@ class _Onward:
     def drop(self, pool: DataPool) -> None:
         """We failed: those behind us must not keep what they have."""
         if self.exchange is not None:
-            answer: Deferred[Message] = self.exchange.answer
-            answer.addErrback(lambda failure: failure.trap(GridError, CancelledError))
             pool.drop(self.link)

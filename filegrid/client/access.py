@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -48,7 +49,5 @@ class Access:
 
     async def _complain(self, chunk_id: ChunkId, server: str, reason: str) -> None:
         complaint = head_pb2.Complain(chunk_id=chunk_id, server=server, reason=reason)
-        try:
+        with suppress(GridError):  # scrubbing finds it later
             await self.session.call(complaint, Done)
-        except GridError:
-            pass  # scrubbing finds it later

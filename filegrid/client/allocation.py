@@ -92,7 +92,9 @@ class Allocator:
                 self._path,
                 advice="upload it again",
             ) from error
-        placed = [list(targets.targets) for targets in answer.chunks if targets.targets]
+        placed: list[Sequence[wire.Target]] = [
+            list(targets.targets) for targets in answer.chunks if targets.targets
+        ]
         if not placed:
             raise Unavailable("the head named no chunk server for a chunk", self._path)
         return placed

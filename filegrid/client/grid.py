@@ -130,7 +130,7 @@ class GridClient:
         try:
             await writer.write(data)
             return await writer.publish()
-        except BaseException:
+        except Exception:
             await writer.abort()
             raise
 
@@ -192,24 +192,29 @@ class GridClient:
 
         :raises NotAFolder: where `path` is a file.
         """
-        after, more = "", True
-        while more:
-            request = head_pb2.List(path=normal(path), after=after, limit=LIST_PAGE)
-            listing = await self.access.session.call(request, head_pb2.Listing)
-            for node in listing.nodes:
-                yield Stat.from_wire(node)
-            more = listing.more and bool(listing.nodes)
-            if more:
-                after = listing.nodes[-1].path.rpartition("/")[2]
+        after: str | None = ""
+        while after is not None:
+            page, after = await self.list_page(path, after)
+            for entry in page:
+                yield entry
+
+    async def list_page(self, path: str, after: str = "") -> tuple[list[Stat], str | None]:
+        """A page of :meth:`listdir`: names greater than `after`, and where the next page begins."""
+        request = head_pb2.List(path=normal(path), after=after, limit=LIST_PAGE)
+        listing = await self.access.session.call(request, head_pb2.Listing)
+        page = [Stat.from_wire(node) for node in listing.nodes]
+        return page, page[-1].name if listing.more and page else None
 
     async def walk(self, path: str = "/") -> AsyncIterator[Stat]:
         """Everything beneath a folder, each folder before what is in it."""
         folders = [path]
         while folders:
-            found = [entry async for entry in self.listdir(folders.pop())]
-            folders += [entry.path for entry in reversed(found) if entry.is_folder]
-            for entry in found:
+            below = []
+            async for entry in self.listdir(folders.pop()):
+                if entry.is_folder:
+                    below.append(entry.path)
                 yield entry
+            folders += reversed(below)
 
     async def mkdir(self, path: str, *, parents: bool = False) -> Stat:
         """Make a folder.

@@ -71,7 +71,7 @@ class Ingest:
             for start in range(0, len(view), chunk_bytes):
                 await upload.add(BytesPayload(view[start : start + chunk_bytes]))
             return await upload.publish(replace=self.overwrite)
-        except BaseException:
+        except Exception:
             await upload.abort()
             raise
 
@@ -82,7 +82,7 @@ class Ingest:
             while piece := await self.access.runtime.threads.run(_read, stream):
                 await writer.write(piece)
             return await writer.publish()
-        except BaseException:
+        except Exception:
             await writer.abort()
             raise
 
@@ -124,7 +124,7 @@ class Ingest:
         try:
             while piece := await reader.next():
                 await writer.write(piece)
-        except BaseException:
+        except Exception:
             await writer.abort()
             raise
         finally:
@@ -163,7 +163,7 @@ class Ingest:
             await upload.join()
             await self.access.runtime.threads.run(source.check_whole)
             return await upload.publish(replace=self.overwrite)
-        except BaseException:
+        except Exception:
             await upload.abort()
             raise
 

@@ -20,7 +20,8 @@ class Payload(Protocol):
     :ivar in_memory: whether reading blocks for no longer than a copy takes.
     """
 
-    in_memory: bool
+    @property
+    def in_memory(self) -> bool: ...
 
     @property
     def length(self) -> int: ...

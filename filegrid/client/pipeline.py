@@ -98,16 +98,16 @@ class ChunkWriter:
         except GridError as error:
             raise _PipelineFailed({targets[0].server}, error) from error
         if written.digest != digest or written.length != payload.length:
-            error = IntegrityError("a chunk server stored other bytes", targets[0].server)
-            raise _PipelineFailed({targets[0].server}, error)
+            other = IntegrityError("a chunk server stored other bytes", targets[0].server)
+            raise _PipelineFailed({targets[0].server}, other)
         stored = set(written.stored)
         if len(stored) < self._allocator.least_replicas:
             servers = {failure.server for failure in written.failures}
             what = "; ".join(
                 f"{failure.server}: {failure.fault.what}" for failure in written.failures
             )
-            error = Unavailable(f"only {len(stored)} chunk servers stored the chunk ({what})")
-            raise _PipelineFailed(servers, error)
+            few = Unavailable(f"only {len(stored)} chunk servers stored the chunk ({what})")
+            raise _PipelineFailed(servers, few)
         return Chunk(id=chunk_id, length=payload.length, digest=digest)
 
     async def _transfer(
@@ -117,7 +117,11 @@ class ChunkWriter:
         pool = self._access.pool
         link = await pool.acquire(where)
 
+        failed: list[BaseException] = []
+
         def give_up(failure: Failure) -> Failure:
+            assert failure.value is not None
+            failed.append(failure.value)
             pool.drop(link)  # which wakes a sender that waits for the transport to take more
             return failure
 
@@ -127,11 +131,11 @@ class ChunkWriter:
         try:
             await self._send(exchange, payload, hasher, attempts)
             written = expect(wire.Written, await exchange.answer, link.peer)
-        except BaseException as error:
+        except Exception as error:
             pool.drop(link)
-            if isinstance(error, GridError) and not isinstance(error, Cancelled):
-                await exchange.answer  # it failed before, and knows why
             exchange.answer.addErrback(lambda _: None)
+            if failed and isinstance(error, GridError) and not isinstance(error, Cancelled):
+                raise failed[0] from error  # the sender was only woken by it
             raise
         pool.release(where, link)
         return written, hasher.digest()

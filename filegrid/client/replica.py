@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
 
 from filegrid.client.access import Access
 from filegrid.errors import GridError, MalformedFrame
@@ -17,6 +16,7 @@ from filegrid.protocol.connection import DataReceived
 from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.protocol.wire.frame_pb2 import Data
 from filegrid.protocol.wire.head_pb2 import Replica
+from filegrid.runtime import Transport
 
 BATCH_BYTES = 1024 * 1024
 """Verified by one call of a thread; less, and handing over costs more than the digest."""
@@ -109,7 +109,7 @@ class ReplicaRead:
 class _BlockSink:
     """What came of one transfer and was not taken yet."""
 
-    def __init__(self, source: IPushProducer, digest_bytes: int, content_bytes: int) -> None:
+    def __init__(self, source: Transport, digest_bytes: int, content_bytes: int) -> None:
         self._brake = Brake(source)
         self._digests = bytearray()
         self._digest_bytes = digest_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from google.protobuf.message import Message
 from twisted.internet.defer import DeferredLock
@@ -107,12 +108,10 @@ class Session:
         await self._tasks.stop()
         current, self._current = self._current, None
         if current is not None:
-            try:
+            with suppress(GridError):  # it runs out by itself
                 await self.change(
                     wire.CloseSession(), Done, current, Patience(self.runtime, GOODBYE_SECONDS)
                 )
-            except GridError:
-                pass  # it runs out by itself
         await self._heads.stop()
 
     def patience(self) -> Patience:
@@ -183,10 +182,8 @@ class Session:
         while (session := self._current) is not None:
             await deferLater(self.runtime.clock, session.lease_seconds / KEEPS_PER_LEASE)
             if self._current is session:
-                try:
+                with suppress(GridError):  # the next one may come through; if not, it is stale
                     await self._keep(session)
-                except GridError:
-                    pass  # the next one may come through; if not, the session is stale
 
     async def _keep(self, session: OpenedSession) -> None:
         now = self.runtime.clock.seconds()

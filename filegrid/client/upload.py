@@ -53,7 +53,7 @@ class Upload:
         self._content_id = session.unique_id()
         self._replication = replication or session.replication
         self._chunks: list[Chunk | None] = []
-        self._size = len(inherited) * self.chunk_bytes
+        self.size = len(inherited) * self.chunk_bytes
         self._window = Window(CHUNKS_IN_FLIGHT)
         self.allocator = Allocator(access, session, self._replication, path)
         self._writer = ChunkWriter(
@@ -71,7 +71,7 @@ class Upload:
         """
         index = len(self._chunks)
         self._chunks.append(None)
-        self._size += payload.length
+        self.size += payload.length
         try:
             await self._window.add(self._store(index, payload))
         except BaseException:
@@ -107,7 +107,7 @@ class Upload:
             content_id=self._content_id,
             first_index=first,
             chunks=[chunk.to_wire() for chunk in chunks],
-            size=self._size,
+            size=self.size,
             digest=digest,
             replication=self._replication,
             chunk_bytes=self.chunk_bytes,
@@ -158,6 +158,11 @@ class StreamUpload:
         self._replace = replace
         self._base_version = base_version
         self._payload: SpooledPayload | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes so far, those of the version that this one continues with them."""
+        return self._upload.size + (self._payload.length if self._payload else 0)
 
     async def write(self, data: Bytes) -> None:
         """Take the next bytes, and return once there is room for more.

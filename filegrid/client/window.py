@@ -70,11 +70,11 @@ class Window:
             return
         try:
             await self.join()
-        except BaseException:
+        except Exception:
             await self.cancel()
             raise
 
-    def _ended(self, result: None | Failure, task: Deferred[None]) -> None:
+    def _ended(self, result: Failure | None, task: Deferred[None]) -> None:
         self._running.discard(task)
         if isinstance(result, Failure) and self._error is None:
             self._error = result.value

@@ -273,7 +273,7 @@ class DataPool:
         link = await self.acquire(address)
         try:
             found = await link.call(request, answer, timeout_seconds=timeout_seconds)
-        except BaseException:
+        except Exception:
             self.drop(link)
             raise
         self.release(address, link)
