@@ -5,6 +5,7 @@ from __future__ import annotations
 from filegrid.client.access import Access
 from filegrid.client.manifest import Manifest, Placed
 from filegrid.client.replica import ReplicaRead
+from filegrid.client.session import SEE_STATUS
 from filegrid.errors import Busy, GridError, IntegrityError, NoSuchChunk, Unavailable
 from filegrid.model import BLOCK_BYTES, blocks_in
 from filegrid.protocol.wire import head_pb2 as wire
@@ -138,7 +139,7 @@ class ChunkReader:
                 advice="restore the file from elsewhere",
             )
         if not known_corrupt and not await self._patience.pause():
-            raise Unavailable(self._why(), self._path, advice="see filegrid status")
+            raise Unavailable(self._why(), self._path, advice=SEE_STATUS)
         self._manifest.forget(self._index)
         self._failed = {server: self._failed[server] for server in corrupt}
 

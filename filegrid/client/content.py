@@ -7,19 +7,18 @@ from filegrid.client.chunk_reader import ChunkReader
 from filegrid.client.manifest import Manifest
 from filegrid.client.reader import Reader
 from filegrid.client.stat import Stat
-from filegrid.protocol.wire import values_pb2
 
 
 class Content:
-    """The version of a file that had the path when it was opened (S19).
+    """The version of a file that had the path when it was looked up (S19).
 
     :ivar stat: of that version.
     :ivar manifest: its chunks.
     """
 
-    def __init__(self, access: Access, node: values_pb2.Node) -> None:
-        self.stat = Stat.from_wire(node)
-        self.manifest = Manifest(access.session, node)
+    def __init__(self, access: Access, stat: Stat) -> None:
+        self.stat = stat
+        self.manifest = Manifest(access.session, stat)
         self._access = access
 
     async def pread(self, offset: int, length: int) -> bytes:

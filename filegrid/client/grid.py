@@ -11,7 +11,7 @@ from filegrid.client import download
 from filegrid.client.access import Access
 from filegrid.client.avoided import Avoided
 from filegrid.client.content import Content
-from filegrid.client.ingest import Ingest, stat_node
+from filegrid.client.ingest import Ingest, look_up
 from filegrid.client.session import Session
 from filegrid.client.stat import Stat
 from filegrid.client.status import status_document
@@ -171,10 +171,10 @@ class GridClient:
 
     async def open_read(self, path: str) -> Content:
         """The version that the file has now; it stays this version (S19)."""
-        node = await stat_node(self.access, normal(path))
-        if node.kind == values_pb2.NODE_KIND_FOLDER:
-            raise IsAFolder("this is a folder", node.path)
-        return Content(self.access, node)
+        stat = await self.stat(path)
+        if stat.is_folder:
+            raise IsAFolder("this is a folder", stat.path)
+        return Content(self.access, stat)
 
     async def read_bytes(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """The bytes from `offset` on, up to `length` or to the end of the file."""
@@ -185,7 +185,7 @@ class GridClient:
 
     async def stat(self, path: str) -> Stat:
         """:raises NoSuchPath: where nothing has this path."""
-        return Stat.from_wire(await stat_node(self.access, normal(path)))
+        return await look_up(self.access, normal(path))
 
     async def listdir(self, path: str = "/") -> AsyncIterator[Stat]:
         """What is in a folder, in the byte order of the names.

@@ -69,10 +69,8 @@ class Heads:
             if all(isinstance(trouble, _TURNED_AWAY) for trouble in troubles):
                 raise troubles[0]
             if not patience.left_seconds:
-                raise Unavailable(
-                    f"no head can be reached ({'; '.join(map(str, troubles))})",
-                    advice="is the grid running?",
-                )
+                why = "; ".join(f"{trouble.subject}: {trouble.what}" for trouble in troubles)
+                raise Unavailable(f"no head can be reached ({why})", advice="is the grid running?")
             await self._any_up(min(LOOK_SECONDS, patience.left_seconds))
 
     def learn(self, address: Address, error: GridError) -> None:

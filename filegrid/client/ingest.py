@@ -103,24 +103,24 @@ class Ingest:
         changed the file meanwhile.
         """
         try:
-            node = await stat_node(self.access, self.path)
+            stat = await look_up(self.access, self.path)
         except NoSuchPath:
             return StreamUpload(self.access, await self._upload(), replace=False)
-        if node.kind == values_pb2.NODE_KIND_FOLDER:
+        if stat.is_folder:
             raise IsAFolder("this is a folder", self.path)
-        content = Content(self.access, node)
-        kept = node.size // node.chunk_bytes
+        content = Content(self.access, stat)
+        kept = stat.size // stat.chunk_bytes
         upload = Upload(
             self.access,
             await self.access.session.opened(),
             self.path,
-            replication=self.replication or node.replication,
-            chunk_bytes=node.chunk_bytes,
+            replication=self.replication or stat.replication,
+            chunk_bytes=stat.chunk_bytes,
             inherited=await content.manifest.digests(kept),
             moved=self.moved,
         )
-        writer = StreamUpload(self.access, upload, replace=True, base_version=node.version)
-        reader = content.reader(kept * node.chunk_bytes)
+        writer = StreamUpload(self.access, upload, replace=True, base_version=stat.version)
+        reader = content.reader(kept * stat.chunk_bytes)
         try:
             while piece := await reader.next():
                 await writer.write(piece)
@@ -138,14 +138,13 @@ class Ingest:
         :raises NoSuchPath, NotAFolder: of the folder that it should be in.
         """
         try:
-            node = await stat_node(self.access, self.path)
+            found = await look_up(self.access, self.path)
         except NoSuchPath:
             parent = join_path(split_path(self.path)[:-1])
-            folder = await stat_node(self.access, parent)
-            if folder.kind != values_pb2.NODE_KIND_FOLDER:
+            if not (await look_up(self.access, parent)).is_folder:
                 raise NotAFolder("this is a file, not a folder", parent) from None
             return
-        if node.kind == values_pb2.NODE_KIND_FOLDER:
+        if found.is_folder:
             raise IsAFolder("this is a folder", self.path)
         if not self.overwrite:
             raise AlreadyExists("it exists already", self.path)
@@ -177,9 +176,9 @@ class Ingest:
         )
 
 
-async def stat_node(access: Access, path: str) -> values_pb2.Node:
+async def look_up(access: Access, path: str) -> Stat:
     """:raises NoSuchPath: where nothing has this path."""
-    return await access.session.call(head_pb2.Stat(path=path), values_pb2.Node)
+    return Stat.from_wire(await access.session.call(head_pb2.Stat(path=path), values_pb2.Node))
 
 
 def _read(stream: BinaryIO) -> bytes:

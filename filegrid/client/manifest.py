@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from twisted.internet.defer import DeferredLock
 
 from filegrid.client.session import Session
+from filegrid.client.stat import Stat
 from filegrid.errors import MalformedFrame
 from filegrid.model import Chunk, Digest
 from filegrid.protocol.wire import head_pb2 as wire
-from filegrid.protocol.wire import values_pb2
 
 PAGE_CHUNKS = 512
 """Chunks in one answer, with their replicas some 100 KiB."""
@@ -34,9 +34,9 @@ class Placed:
 class Manifest:
     """The chunks of one content. They never change; where they are does (S19)."""
 
-    def __init__(self, session: Session, node: values_pb2.Node) -> None:
+    def __init__(self, session: Session, stat: Stat) -> None:
         self._session = session
-        self._node = node
+        self._stat = stat
         self._pages: OrderedDict[int, wire.ManifestPage] = OrderedDict()
         self._fetching = DeferredLock()
 
@@ -60,7 +60,7 @@ class Manifest:
 
     async def all_placed(self, end: int | None = None) -> AsyncIterator[Placed]:
         """Every chunk in order, or those before `end`."""
-        for index in range(self._node.chunk_count if end is None else end):
+        for index in range(self._stat.chunk_count if end is None else end):
             yield await self.placed(index)
 
     async def digests(self, end: int) -> list[Digest]:
@@ -80,16 +80,16 @@ class Manifest:
     async def _fetch(self, number: int) -> wire.ManifestPage:
         first = number * PAGE_CHUNKS
         request = wire.Manifest(
-            content_id=self._node.content_id, first_index=first, limit=PAGE_CHUNKS
+            content_id=self._stat.content_id, first_index=first, limit=PAGE_CHUNKS
         )
         page = await self._session.call(request, wire.ManifestPage)
         lengths = [entry.chunk.length for entry in page.chunks]
         if lengths != self._lengths(first):
-            raise MalformedFrame("the head's manifest does not add up to the file", self._node.path)
+            raise MalformedFrame("the head's manifest does not add up to the file", self._stat.path)
         return page
 
     def _lengths(self, first: int) -> list[int]:
         """What the chunks of the page that begins at `first` must have."""
-        chunk_bytes, size = self._node.chunk_bytes, self._node.size
-        end = min(first + PAGE_CHUNKS, self._node.chunk_count)
+        chunk_bytes, size = self._stat.chunk_bytes, self._stat.size
+        end = min(first + PAGE_CHUNKS, self._stat.chunk_count)
         return [min(chunk_bytes, size - index * chunk_bytes) for index in range(first, end)]

@@ -41,6 +41,8 @@ KEEPS_PER_LEASE = 3
 _PASSING = (Unavailable, DeadlineExceeded)
 """The same request may succeed later, or at another head."""
 
+SEE_STATUS = "see filegrid status"
+
 SESSION_ENDED = (OutcomeUnknown, InvalidRequest)
 """What a head says of a session that it does not know."""
 
@@ -216,13 +218,13 @@ class Session:
                     raise self._given_up(request, error, doubtful) from None
 
     def _given_up(self, request: Message, error: GridError, doubtful: bool) -> GridError:
-        subject = getattr(request, "path", "") or getattr(request, "source", "")
         if doubtful:
+            subject = getattr(request, "path", "") or getattr(request, "source", "")
             return OutcomeUnknown(
                 f"no answer came to the change; it may have been applied ({error})",
                 subject,
                 advice="look before trying again",
             )
-        if isinstance(error, DeadlineExceeded) or subject:
-            return Unavailable(f"no head served the request ({error})", subject)
+        if isinstance(error, DeadlineExceeded):
+            return Unavailable("no head answered in time", str(self._heads), advice=SEE_STATUS)
         return error

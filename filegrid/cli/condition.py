@@ -1,0 +1,165 @@
+"""`filegrid status` and `filegrid fsck`: how the grid is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from filegrid.cli.opened import as_json, grid_paths, open_grid, shown
+from filegrid.cli.output import human_bytes, note, print_json
+from filegrid.errors import IntegrityError, Unavailable
+
+if TYPE_CHECKING:
+    from filegrid.client.check import Finding, Summary
+
+DAMAGED = 1
+"""fsck's exit code where nothing is lost and something is not as it should be."""
+
+
+@click.command()
+@as_json
+@click.pass_context
+def status(ctx: click.Context, as_json: bool) -> None:
+    """Show the state of the grid. With no leader, the exit code is 5."""
+    with open_grid() as grid:
+        state = grid.status()
+    if as_json:
+        print_json(state)
+    else:
+        show_status(state)
+    for warning in state["warnings"]:
+        note(f"warning: {warning}")
+    if state["leader"] is None:
+        ctx.exit(Unavailable.exit_code)
+
+
+def show_status(state: dict[str, Any]) -> None:
+    leader = state["leader"] or "none: no changes are possible now"
+    chunks = state["chunks"]
+    click.echo(f"grid    {state['grid_id']}")
+    click.echo(f"leader  {leader}, epoch {state['epoch']}")
+    click.echo(f"files   {state['files']}, {human_bytes(state['bytes'])}")
+    others = [
+        f"{chunks[name]} {name.replace('_', '-')}"
+        for name in ("under_replicated", "missing", "corrupt", "repairing")
+        if chunks[name]
+    ]
+    counts = ", ".join([f"{chunks['healthy']} healthy", *others])
+    click.echo(f"chunks  {chunks['total']}: {counts}")
+    if state["heads"]:
+        click.echo()
+        rows = [
+            (head["name"], head["role"], head["address"], str(head["log_index"]))
+            for head in state["heads"]
+        ]
+        table(("head", "role", "address", "log index"), rows)
+    if state["health"]:
+        click.echo()
+        members = [(one["name"], one["role"], one["address"]) for one in state["health"]]
+        table(("health", "role", "address"), members)
+    if state["chunk_servers"]:
+        click.echo()
+        table(
+            ("chunk server", "state", "rack", "address", "used", "free", "chunks", "cpu"),
+            [server_row(server) for server in state["chunk_servers"]],
+        )
+
+
+def server_row(server: dict[str, Any]) -> tuple[str, ...]:
+    used = max(0, server["capacity_bytes"] - server["free_bytes"])
+    return (
+        server["name"],
+        server["state"],
+        server["rack"],
+        server["address"],
+        human_bytes(used),
+        human_bytes(server["free_bytes"]),
+        str(server["chunks"]),
+        f"{server['cpu_percent']:.0f}%",
+    )
+
+
+def table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    for row in (titles, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+@click.command()
+@click.argument("path", callback=grid_paths, default="/")
+@click.option("--verify", is_flag=True, help="Have every replica read and compared.")
+@as_json
+@click.pass_context
+def fsck(ctx: click.Context, path: str, verify: bool, as_json: bool) -> None:
+    """Say which chunks of PATH and below are under-replicated, missing or corrupt.
+
+    The exit code is 0 only where all is well: 6 where something is missing or corrupt, 1 where
+    replicas are too few or cannot be reached. Corrupt replicas that --verify finds are made anew
+    by the grid.
+    """
+    from filegrid.client.check import Checker
+
+    findings: list[Finding] = []
+
+    def found(finding: Finding) -> None:
+        findings.append(finding)
+        if not as_json:
+            click.echo(finding_line(finding))
+
+    with open_grid() as grid:
+        checker = Checker(grid.client, found)
+        grid.runner.run(lambda: checker.verify(path) if verify else checker.ask(path))
+    summary = checker.summary
+    ok = not findings and not summary.incomplete
+    if as_json:
+        print_json(fsck_document(summary, findings, ok))
+    else:
+        show_summary(summary, ok, verify)
+    if not ok:
+        ctx.exit(fsck_code(summary))
+
+
+def finding_line(finding: Finding) -> str:
+    trouble = finding.trouble.value.replace("_", "-")
+    path = shown(finding.path) if finding.path else "(in the trash)"
+    documents = [replica.document() for replica in finding.replicas]
+    replicas = ", ".join(f"{one['server']} {one['state']}" for one in documents)
+    return (
+        f"{path}: chunk {finding.index} is {trouble}: {replicas or 'no replica is known'}"
+        f" ({finding.wanted} wanted)"
+    )
+
+
+def fsck_document(summary: Summary, findings: list[Finding], ok: bool) -> dict[str, Any]:
+    from filegrid.client.check import Trouble
+
+    document: dict[str, Any] = {
+        "checked_files": summary.files,
+        "checked_chunks": summary.chunks,
+        "checked_replicas": summary.replicas,
+    }
+    for trouble in Trouble:
+        document[trouble.value] = [one.document() for one in findings if one.trouble is trouble]
+    return {**document, "ok": ok}
+
+
+def show_summary(summary: Summary, ok: bool, verify: bool) -> None:
+    looked_at = f"{summary.files} files, {summary.chunks} chunks"
+    if verify:
+        looked_at += f", {summary.replicas} replicas read"
+    if summary.incomplete:
+        note("warning: some chunk servers have not told yet what they hold")
+    troubles = ", ".join(
+        f"{count} {trouble.value.replace('_', '-')}" for trouble, count in summary.troubles.items()
+    )
+    click.echo(f"{looked_at}: {'all is well' if ok else troubles or 'not all is known'}")
+
+
+def fsck_code(summary: Summary) -> int:
+    from filegrid.client.check import Trouble
+
+    lost = summary.troubles.keys() & {Trouble.CORRUPT, Trouble.MISSING}
+    return IntegrityError.exit_code if lost else DAMAGED
