@@ -309,7 +309,10 @@ def _family(root: type[GridError]) -> dict[int, type[GridError]]:
     return found
 
 
-_BY_CODE: dict[int, type[GridError]] = {**_family(GridError), wire.ERROR_CODE_INTERNAL: InternalError}
+_BY_CODE: dict[int, type[GridError]] = {
+    **_family(GridError),
+    wire.ERROR_CODE_INTERNAL: InternalError,
+}
 
 
 def to_fault(error: GridError) -> wire.Fault:

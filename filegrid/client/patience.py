@@ -29,12 +29,10 @@ class Patience:
         return max(0.0, self._deadline_at - self._runtime.clock.seconds())
 
     async def pause(self, at_least_seconds: float = 0.0) -> bool:
-        """Wait before the next try, longer from time to time; False once the time is up."""
+        """Wait before the next try, longer from time to time; False where no time is left for one."""
         left = self.left_seconds
-        if not left:
-            return False
         # Jitter, so that the clients of a head that comes back do not all ask at once.
         seconds = self._pause_seconds * self._runtime.random.uniform(0.5, 1.0)
         self._pause_seconds = min(self._pause_seconds * 2, MOST_PAUSE_SECONDS)
         await deferLater(self._runtime.clock, min(left, max(seconds, at_least_seconds)))
-        return True
+        return self.left_seconds > LEAST_PAUSE_SECONDS

@@ -207,7 +207,7 @@ class Session:
                 address, link = await self._heads.link(patience)
             except Unavailable as unreachable:
                 raise self._given_up(request, unreachable, doubtful) from None
-            timeout_seconds = max(0.001, min(ATTEMPT_SECONDS, patience.left_seconds))
+            timeout_seconds = min(ATTEMPT_SECONDS, patience.left_seconds)
             try:
                 return await link.call(request, answer, timeout_seconds=timeout_seconds, once=once)
             except _PASSING as error:

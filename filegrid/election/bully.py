@@ -12,28 +12,22 @@ effects come out. The table says which method answers which input in which state
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from random import Random
 
-from filegrid.election.ballots import Ballots
 from filegrid.election.events import (
     Claim,
     Configure,
     Effect,
     Event,
-    Follow,
     HandOver,
-    Input,
     Lead,
-    Received,
     Send,
-    StepDown,
     Stored,
     Suspect,
     Tick,
     Transfer,
 )
-from filegrid.election.lease import Abstention, Hold, Timing
+from filegrid.election.lease import Hold, Timing
 from filegrid.election.messages import (
     Answer,
     Ballot,
@@ -60,19 +54,11 @@ from filegrid.election.table import (
     LEADING,
     PASSIVE,
     STANDING,
-    TABLE,
-    State,
 )
+from filegrid.election.voter import Reign, Voter
 
 
-@dataclass(frozen=True, slots=True)
-class _Reign:
-    epoch: int
-    leader: Member
-    priority: int
-
-
-class Bully:
+class Bully(Voter):
     """One member, from its start to its end.
 
     :param me: this member, in the incarnation of its data folder.
@@ -95,35 +81,21 @@ class Bully:
         random: Random,
         now: float,
     ) -> None:
-        self.me = me
-        self.state = FOLLOWING if me in membership.voters else PASSIVE
-        self.leader: Member | None = None
-        """Who leads, as far as is known here."""
-        self.log = log
-        """The end of the log on stable storage; whoever drives this keeps it up to date."""
-        self._priority = priority
-        self._membership = membership
-        self._timing = timing
-        self._random = random
-        self._ballots = Ballots(ballot)
-        self._abstention = Abstention(timing, now)
-        self._rests_until = -math.inf
-        self._heard_epoch = 0
-        self._reign = _Reign(0, me, 0)  # the last that is known here
-        self._suspected: tuple[Member, int] | None = None
+        super().__init__(
+            me,
+            priority=priority,
+            membership=membership,
+            ballot=ballot,
+            log=log,
+            timing=timing,
+            random=random,
+            now=now,
+        )
+        self._heard_epoch = 0  # of a voter that could not follow
         self._round = Round(me, 0, now)
         self._hold = Hold(timing, now)
-        self._now = now
-        self._sender = me
-        self._input: type[Input] = Tick
-        self._out: list[Effect] = []
 
     # What the outside asks
-
-    @property
-    def epoch(self) -> int:
-        """The highest epoch that this member took part in; it only rises."""
-        return self._ballots.epoch
 
     def may_serve(self, now: float) -> bool:
         """Whether this member leads and holds the lease: nobody else does then (S5).
@@ -131,15 +103,6 @@ class Bully:
         Ask with a fresh `now` after the state was read, and answer only if this is still true.
         """
         return self.state is LEADING and now < self._hold.until(self.me, self._membership)
-
-    def obeys(self, leader: Member, epoch: int) -> bool:
-        """Whether entries of this leader may be taken into the log, and acknowledged to it.
-
-        Ask before writing them, and again once they are on stable storage: a vote given meanwhile
-        forbids the acknowledgement.
-        """
-        known = self.leader == leader and self._reign.epoch == epoch
-        return known and self.epoch <= epoch and not self._ballots.storing
 
     @property
     def wake_at(self) -> float:
@@ -151,62 +114,18 @@ class Bully:
         return self._stands_at() if self.state is FOLLOWING else self._round.closes_at
 
     def handle(self, event: Event, now: float) -> tuple[Effect, ...]:
-        """Take in one event; carry out what comes out, in order."""
         self._now = now
         if self.state is LEADING and now >= self._lapses_at():
             self._dispatch(Tick())  # one that was paused learns first that its time is over
-        if isinstance(event, Received):
-            assert event.sender != self.me
-            self._sender = event.sender
-            self._dispatch(event.message)
-        else:
-            self._dispatch(event)
-        effects, self._out = tuple(self._out), []
-        return effects
+        return super().handle(event, now)
 
-    def _dispatch(self, event: Input) -> None:
-        self._input = type(event)
-        action = TABLE[self.state, self._input].action
-        if action is not None:
-            getattr(self, f"_{action}")(event)
-
-    def _become(self, state: State) -> None:
-        if state is not self.state:
-            assert state in TABLE[self.state, self._input].leads_to, (self.state, self._input)
-            self.state = state
-
-    # Small parts
+    # Standing for election
 
     def _rank(self) -> Rank:
         return Rank(self.log, self._priority, self.me.name)
 
-    def _stands_at(self) -> float:
-        return max(self._abstention.ends_at(), self._rests_until)
-
-    def _lapses_at(self) -> float:
-        return self._hold.lapses_at(self.me, self._membership)
-
-    def _rest(self, seconds: float) -> None:
-        """Leave it to others to stand, for so long at least."""
-        self._rests_until = max(self._rests_until, self._now + seconds)
-
-    def _send(self, to: Member, message: Message) -> None:
-        self._out.append(Send(to, message))
-
     def _to_voters(self, message: Message) -> list[Effect]:
         return [Send(member, message) for member in self._membership.voters_besides(self.me)]
-
-    def _would_vote(self, epoch: int, log: LogPosition) -> bool:
-        """Never twice in an epoch, never against a lease (S5), never for a log that lacks a part of
-        one's own: what a majority holds, every later leader holds."""
-        return (
-            not self._ballots.storing
-            and epoch > self.epoch
-            and self._abstention.allows(self._sender, epoch, self._now)
-            and log >= self.log
-        )
-
-    # Standing for election
 
     def _rise(self, _: Tick) -> None:
         if not self._ballots.storing and self._now >= self._stands_at():
@@ -277,28 +196,13 @@ class Bully:
         self._become(FOLLOWING)
         self._rest(self._timing.reply_seconds * self._random.uniform(0.5, 2))
 
-    # Votes
-
-    def _vote(self, message: VoteRequest) -> None:
-        if self._ballots.is_for(self._sender, message.epoch):
-            self._send(self._sender, Vote(message.epoch))
-        elif message.epoch <= self.epoch:
-            self._send(self._sender, Stale(self.epoch))
-        elif self._would_vote(message.epoch, message.log):
-            self._abstention.released(self._sender, message.epoch - 1)
-            self._become(FOLLOWING)
-            self.leader = None
-            self._rest(self._timing.patience_seconds)
-            vote = Send(self._sender, Vote(message.epoch))
-            self._out.append(self._ballots.store(Ballot(message.epoch, self._sender), [vote]))
-
     def _count(self, message: Vote) -> None:
         if message.epoch == self._round.epoch:
             self._round.backed(self._sender)
             self._lead_if_elected()
 
     def _stored(self, event: Stored) -> None:
-        self._out += self._ballots.stored(event.ballot)
+        super()._stored(event)
         if self.state is CANDIDATE:
             self._round.closes_at = self._now + self._timing.reply_seconds
             self._lead_if_elected()
@@ -307,19 +211,15 @@ class Bully:
         if self._round.is_carried(self._membership) and not self._ballots.storing:
             self._become(LEADING)
             self.leader = self.me
-            self._reign = _Reign(self.epoch, self.me, self._priority)
+            self._reign = Reign(self.epoch, self.me, self._priority)
             self._hold = Hold(self._timing, self._now)
             self._out.append(Lead(self.epoch))
             self._renew(Coordinator)
 
-    def _overtaken(self, message: Stale) -> None:
-        """A leader that a voter can follow no more stands again, above that voter's epoch."""
-        if self._sender in self._membership.voters:
-            self._heard_epoch = max(self._heard_epoch, message.epoch)
-            if self.state is LEADING and message.epoch > self.epoch:
-                self._step_down("a voter is in a later epoch")
-
     # Leading
+
+    def _lapses_at(self) -> float:
+        return self._hold.lapses_at(self.me, self._membership)
 
     def _renew(self, kind: type[Coordinator | Renewal]) -> None:
         message = kind(self.epoch, self._hold.renew(self._now), self._priority)
@@ -336,10 +236,12 @@ class Bully:
         elif self._now >= self._hold.renew_at:
             self._renew(Renewal)
 
-    def _step_down(self, reason: str) -> None:
-        self._become(FOLLOWING)
-        self.leader = None
-        self._out.append(StepDown(self.epoch, reason))
+    def _overtaken(self, message: Stale) -> None:
+        """A leader that a voter can follow no more stands again, above that voter's epoch."""
+        if self._sender in self._membership.voters:
+            self._heard_epoch = max(self._heard_epoch, message.epoch)
+            if self.state is LEADING and message.epoch > self.epoch:
+                self._step_down("a voter is in a later epoch")
 
     def _release(self, reason: str, target: Member | None = None) -> None:
         """Step down so that others need not wait for the lease to run out (S6)."""
@@ -356,43 +258,7 @@ class Bully:
         self._release("handed over", event.target)
         self._rest(self._timing.patience_seconds)
 
-    # Following
-
-    def _follow(self, message: Coordinator | Renewal) -> None:
-        """Grant the lease: no vote against it from now on."""
-        epoch, leader = message.epoch, self._sender
-        if epoch < self.epoch:
-            self._send(leader, Stale(self.epoch))
-            return
-        if self._ballots.storing or self._suspected == (leader, epoch):
-            return
-        if self.state is LEADING:
-            self._step_down("another was elected")
-        self._become(FOLLOWING)
-        effects = self._note(message)
-        self._abstention.granted(leader, epoch, self._now)
-        effects.append(Send(leader, LeaseGrant(epoch, message.sequence)))
-        if epoch > self.epoch:
-            self._out.append(self._ballots.store(Ballot(epoch), effects))
-        else:
-            self._out += effects
-
-    def _note(self, message: Coordinator | Renewal) -> list[Effect]:
-        """Remember who leads; the effect of that, if it is news."""
-        reign = _Reign(message.epoch, self._sender, message.priority)
-        assert reign.epoch != self._reign.epoch or reign.leader == self._reign.leader, (
-            "two lead one epoch",
-            reign,
-            self._reign,
-        )
-        is_news = self.leader != reign.leader or self._reign.epoch != reign.epoch
-        self.leader, self._reign = reign.leader, reign
-        return [Follow(reign.leader, reign.epoch)] if is_news else []
-
-    def _learn(self, message: Coordinator | Renewal) -> None:
-        """One without a vote follows too, and grants nothing (S2)."""
-        if message.epoch >= max(self.epoch, self._reign.epoch):
-            self._out += self._note(message)
+    # Under another leader
 
     def _suspect(self, event: Suspect) -> None:
         """Grant that leader nothing more in that epoch; a stale verdict is nothing (S6)."""
@@ -419,8 +285,6 @@ class Bully:
     def _claim(self, _: Claim) -> None:
         if self.leader is not None and self._reign.priority < self._priority:
             self._send(self.leader, TransferLeadership(self.epoch, self._priority))
-
-    # Membership
 
     def _configure(self, event: Configure) -> None:
         self._membership = event.membership

@@ -109,7 +109,7 @@ class Node:
         self.member = Member(name, b"1")
         self.priority = cluster.random.choice((0, 0, 1))
         bound = cluster.timing.clock_rate_bound
-        self.rate = cluster.random.choice((1.0, bound, cluster.random.uniform(1.0, bound)))
+        self.rate = cluster.random.choice((1.0, bound))
         self.offset = cluster.random.uniform(0, 100)
         self.stored_ballot = Ballot()
         self.stored_log = log

@@ -24,7 +24,7 @@ class Storm:
         self.random = cluster.random
         self._wiped: set[str] = set()
         self._over_at = cluster.now + STORM_SECONDS
-        self._strikes_per_second = self.random.choice((0.5, 2.5)) / LEASE_SECONDS
+        self._strikes_per_second = self.random.choice((0.7, 2.5)) / LEASE_SECONDS
         self._next()
 
     def _next(self) -> None:
@@ -35,7 +35,8 @@ class Storm:
         if self.cluster.now >= self._over_at:
             return
         strikes = (self._cut, self._slow, self._pause, self._crash, self._suspect, self._claim)
-        self.random.choice((*strikes, self._cut, self._eclipse, self._coup))()
+        against_leader = (self._isolate, self._eclipse, self._coup, self._lose_sight)
+        self.random.choice(self.random.choice((strikes, against_leader)))()
         self._next()
 
     def _seconds(self) -> float:
@@ -83,6 +84,24 @@ class Storm:
             cut_at = self.cluster.now + self.random.uniform(0, 1.5) * LEASE_SECONDS
             self.cluster.at(cut_at, lambda: self.cluster.cut.update(cut))
             self.cluster.at(cut_at + 2 * LEASE_SECONDS, lambda: self._mend(cut))
+
+    def _isolate(self) -> None:
+        """The leader hears nobody and is not heard, until another may well have been elected."""
+        leader = self.cluster.serving()
+        if leader is not None:
+            here, there = leader.member.name, [n.member.name for n in self.cluster.nodes]
+            cut = {way for name in there for way in ((here, name), (name, here))}
+            self.cluster.cut |= cut
+            self.cluster.at(self.cluster.now + 2 * LEASE_SECONDS, lambda: self._mend(cut))
+
+    def _lose_sight(self) -> None:
+        """One hears the leader no more, and everybody else does."""
+        leader = self.cluster.serving()
+        if leader is not None:
+            other = self.random.choice(self.cluster.nodes)
+            cut = {(leader.member.name, other.member.name)}
+            self.cluster.cut |= cut
+            self.cluster.at(self.cluster.now + 2 * LEASE_SECONDS, lambda: self._mend(cut))
 
     def _coup(self) -> None:
         """All but the leader are started anew, which it does not learn."""
