@@ -76,8 +76,8 @@ class Election:
     """How heads settle who leads."""
 
     lease_seconds: float = setting(
-        "how long a head leads without renewal: the longest pause when a leader dies",
-        default=3.0,
+        "how long a head leads without renewal: about the pause when a leader dies",
+        default=1.0,
         minimum=0.5,
         maximum=60,
         roles=HEAD,

@@ -14,8 +14,8 @@ from filegrid.protocol.wire import values_pb2 as wire
 
 __all__ = [
     "AlreadyExists",
-    "Busy",
     "Blame",
+    "Busy",
     "Cancelled",
     "ContentCollected",
     "DeadlineExceeded",

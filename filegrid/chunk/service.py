@@ -151,7 +151,8 @@ class ChunkServer:
 
     async def _page(self, caller: Caller, request: Message) -> wire.InventoryPage:
         assert isinstance(request, wire.Inventory)
-        await self._obey(request.order)
+        if request.HasField("order"):  # a head that only follows asks too, and orders nothing
+            await self._obey(request.order)
         chunks, more = self._inventory.page(request.after, min(request.limit, MOST_PAGE))
         return wire.InventoryPage(chunks=[chunk.to_wire() for chunk in chunks], more=more)
 

@@ -32,6 +32,8 @@ from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
 
 _SERVER = "SELECT incarnation, rack, address FROM servers WHERE name = ?"
+_DROP_VOTERS = "DELETE FROM voters"
+_ADD_VOTER = "INSERT INTO voters VALUES (?, ?)"
 _SET_SERVER = "INSERT OR REPLACE INTO servers VALUES (?, ?, ?, ?)"
 
 
@@ -62,6 +64,7 @@ class Changes:
             "purge_trash": self._purge_trash,
             "register_server": self._register_server,
             "forget_released": self._forget_released,
+            "configure": self._configure,
         }
 
     def apply(self, entry: journal.Entry) -> journal.Outcome:
@@ -319,3 +322,9 @@ class Changes:
             session = get_session(self._database, session_of(chunk_id))
             count += self._contents.forget_released(chunk_id, session_lives=session is not None)
         return journal.Outcome(count=count)
+
+    def _configure(self, change: journal.Configure, entry: journal.Entry) -> journal.Outcome:
+        rows = [(voter.name, voter.incarnation) for voter in change.voters]
+        self._database.execute(_DROP_VOTERS)
+        self._database.executemany(_ADD_VOTER, rows)
+        return journal.Outcome(count=len(rows))

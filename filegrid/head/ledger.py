@@ -1,28 +1,14 @@
-"""The way of every change: queue, log, state, answer; many at a time.
-
-One loop takes what waits as one group, gives it indexes and log time, and writes it to the log in
-the lane "journal"; the group is then applied in the lane "state" while the next is being written.
-"""
+"""The leader's way of every change: queue, log, majority, state, answer; many at a time."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
-from filegrid.errors import (
-    Busy,
-    GridError,
-    IntegrityError,
-    InternalError,
-    OutcomeUnknown,
-    Unavailable,
-)
-from filegrid.head.journal import Journal
-from filegrid.head.namespace import Namespace
+from filegrid.errors import Busy, GridError, NotLeader, Unavailable
+from filegrid.head.headlog import HeadLog
 from filegrid.model import Epoch
 from filegrid.protocol.wire.journal_pb2 import Barrier, Command, Entry, Outcome
 from filegrid.runtime import Runtime
@@ -34,116 +20,107 @@ MOST_GROUP_ENTRIES = 256
 MOST_GROUP_BYTES = 1024 * 1024
 """Of one group; above these the first of a group waits noticeably for the last."""
 
-CHECKPOINT_ENTRIES = 50_000
-"""How many entries are applied again after a crash, about: some seconds of work."""
+MOST_UNANSWERED = 8192
+"""In the log and not yet applied; with a majority cut off, no more is taken than this."""
 
 _BUSY_SECONDS = 0.1
-_ROLL_FORWARD_ENTRIES = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Proposal:
-    command: Command
-    answer: Deferred[Outcome]
+    """A command that waits for its turn, or for its outcome."""
+
+    def __init__(self, command: Command, answer: Deferred[Outcome]) -> None:
+        self.command = command
+        self.answer = answer
 
 
 class Ledger:
-    """The leader's side of the log. All but the work in the two lanes is in the reactor's thread.
+    """One reign's changes: from :meth:`start` on until :meth:`end`.
 
-    :param journal: opened; from :meth:`start` on it is used in its lane alone.
-    :param epoch: one in which no head has led before.
-    :param node: this head's name, for the barrier.
-    :param on_fatal: called once, with the error after which nothing is taken any more: the head
-        has to exit (S16).
-    :param on_applied: called with each group that was applied and its outcomes, in the order of
-        the log and before anybody is answered, so that what is kept in memory can follow.
+    :param log: of this head, which leads `epoch`.
+    :param node: this head's name, for the barrier and for errors.
     """
 
-    _log = Logger()
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        journal: Journal,
-        namespace: Namespace,
-        *,
-        epoch: Epoch,
-        node: str,
-        on_fatal: Callable[[GridError], None],
-        on_applied: Callable[[Sequence[Entry], Sequence[Outcome]], None] | None = None,
-        checkpoint_entries: int = CHECKPOINT_ENTRIES,
-    ) -> None:
+    def __init__(self, runtime: Runtime, log: HeadLog, *, epoch: Epoch, node: str) -> None:
         self.epoch = epoch
-        self.commit_index = 0
-        """The highest entry that cannot be lost any more."""
         self._clock = runtime.clock
         self._wall_seconds = runtime.wall_seconds
-        self._journal_lane = runtime.threads.lane("journal")
-        self._state_lane = runtime.threads.lane("state")
-        self._journal = journal
-        self._namespace = namespace
+        self._log = log
         self._node = node
-        self._on_fatal = on_fatal
-        self._on_applied = on_applied
-        self._checkpoint_entries = checkpoint_entries
-        self._checkpointed_index = 0
-        self._last_index = 0
         self._started_at = 0.0
-        self._log_time_ms = 0
-        """As it was when this reign began (S9)."""
+        self._first_log_time_ms = 0
         self._waiting: deque[_Proposal] = deque()
+        self._unanswered: dict[int, _Proposal] = {}
         self._wake: Deferred[None] | None = None
         self._loop: Deferred[None] | None = None
-        self._applying: Deferred[None] | None = None
-        self._open = False
-        self._failure: GridError | None = None
+        self._ended: GridError | None = None
+        self._paused = False
 
     @property
     def log_time_ms(self) -> int:
         """What the log would say now: it goes on with monotonic time alone (S9)."""
-        return self._log_time_ms + round((self._clock.seconds() - self._started_at) * 1000)
+        return self._first_log_time_ms + round((self._clock.seconds() - self._started_at) * 1000)
 
     async def start(self) -> None:
-        """Apply what the log has and the state has not; then write the barrier of the epoch (S4).
+        """Commit the barrier of this epoch (S4); before that nothing may be served.
 
-        :raises IntegrityError: where log and state do not fit together (S3).
-        :raises DiskFailed: where the log cannot be read or written.
+        :raises NotLeader: where the reign ends first.
         """
-        await self._roll_forward()
-        self._last_index = self.commit_index = self._checkpointed_index = self._journal.last_index
-        self._log_time_ms = self._namespace.log_time_ms
+        self._first_log_time_ms = await self._log.last_log_time_ms()
         self._started_at = self._clock.seconds()
-        self._open = True
         self._loop = Deferred.fromCoroutine(self._run())
         await self.propose(Command(barrier=Barrier(leader=self._node)))
 
-    async def stop(self) -> None:
-        """Finish what was taken, and take nothing any more."""
-        self._open = False
+    def end(self, error: NotLeader) -> None:
+        """Take nothing any more. What is in the log may still be committed, by whoever leads next:
+        its callers are told so, and ask again there under the same numbers (S10).
+        """
+        if self._ended is not None:
+            return
+        self._ended = error
+        doubt = Unavailable(f"{error.what}; the change may be in the log", self._node)
+        waiting, self._waiting = self._waiting, deque()
+        unanswered, self._unanswered = self._unanswered, {}
+        for proposal in waiting:
+            proposal.answer.errback(error)
+        for proposal in unanswered.values():
+            if not proposal.answer.called:
+                proposal.answer.errback(doubt)
         self._turn()
+
+    async def drained(self) -> None:
+        """Return once nothing of an ended reign is being written any more."""
         if self._loop is not None:
             await self._loop
+
+    def pause(self) -> None:
+        """Begin nothing more; what comes waits for the end of the reign."""
+        self._paused = True
 
     async def propose(self, command: Command) -> Outcome:
         """Have a command committed and applied; log time and wall time are filled in here.
 
         :returns: what it came to, which may be a fault.
         :raises Busy: where too many wait already; it was not taken.
-        :raises Unavailable: where it was not taken, and this head takes nothing any more.
-        :raises OutcomeUnknown: where it may or may not become part of the log.
+        :raises NotLeader: where the reign has ended; it may or may not become part of the log.
         """
-        if not self._open:
-            raise Unavailable("this head takes no changes", self._node)
-        if len(self._waiting) >= MOST_WAITING:
+        if self._ended is not None:
+            raise self._ended
+        if len(self._waiting) >= MOST_WAITING or len(self._unanswered) >= MOST_UNANSWERED:
             raise Busy(
                 "too many changes are waiting", self._node, retry_after_seconds=_BUSY_SECONDS
             )
-        proposal = _Proposal(command=command, answer=Deferred(self._withdraw))
+        proposal = _Proposal(command, Deferred(self._withdraw))
         self._waiting.append(proposal)
         self._turn()
         return await proposal.answer
 
-    # The loop
+    def applied(self, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
+        """These were applied: whoever proposed them gets the outcome."""
+        for entry, outcome in zip(entries, outcomes, strict=True):
+            proposal = self._unanswered.pop(entry.index, None)
+            if proposal is not None and not proposal.answer.called:  # by being cancelled
+                proposal.answer.callback(outcome)
 
     def _turn(self) -> None:
         wake, self._wake = self._wake, None
@@ -151,92 +128,31 @@ class Ledger:
             wake.callback(None)
 
     async def _run(self) -> None:
-        while self._failure is None and (self._waiting or self._open):
-            if not self._waiting:
+        while self._ended is None:
+            if not self._waiting or self._paused:
                 self._wake = Deferred()
                 await self._wake
                 continue
-            group = self._take()
-            entries = self._number(group)
             try:
-                await self._replicate(entries)
-            except Exception as error:
-                self._fail(error, group)
-                break
-            await self._applied()
-            if self._failure is not None:  # the group before this one could not be applied
-                self._refuse(group, OutcomeUnknown, "the head failed")
-                break
-            self._applying = Deferred.fromCoroutine(self._apply(entries, group))
-        await self._applied()
+                await self._log.append(self._take())
+            except GridError as error:
+                # Its own disk failed, and this head exits; or another leader was faster.
+                self.end(NotLeader(f"this head lost its lead: {error.what}", self._node))
 
-    def _take(self) -> list[_Proposal]:
-        group: list[_Proposal] = []
-        size = 0
-        while self._waiting and len(group) < MOST_GROUP_ENTRIES and size < MOST_GROUP_BYTES:
-            group.append(self._waiting.popleft())
-            size += group[-1].command.ByteSize()
-        return group
-
-    def _number(self, group: Sequence[_Proposal]) -> list[Entry]:
+    def _take(self) -> list[Entry]:
+        """The next group, with its places in the log."""
         log_time_ms, wall_ms = self.log_time_ms, round(self._wall_seconds() * 1000)
-        entries = []
-        for proposal in group:
-            self._last_index += 1
-            entry = Entry(epoch=self.epoch, index=self._last_index, command=proposal.command)
-            entry.command.log_time_ms = log_time_ms
-            entry.command.wall_ms = wall_ms
+        entries: list[Entry] = []
+        size = 0
+        while self._waiting and len(entries) < MOST_GROUP_ENTRIES and size < MOST_GROUP_BYTES:
+            proposal = self._waiting.popleft()
+            index = self._log.last_index + 1 + len(entries)
+            entry = Entry(epoch=self.epoch, index=index, command=proposal.command)
+            entry.command.log_time_ms, entry.command.wall_ms = log_time_ms, wall_ms
+            size += entry.ByteSize()
+            self._unanswered[index] = proposal
             entries.append(entry)
         return entries
-
-    async def _replicate(self, entries: Sequence[Entry]) -> None:
-        """Returns when the entries are committed: with one head, when they are on its disk."""
-        await self._journal_lane.run(self._journal.append, entries)
-        self.commit_index = entries[-1].index
-
-    async def _applied(self) -> None:
-        if self._applying is not None:
-            await self._applying
-
-    async def _apply(self, entries: Sequence[Entry], group: Sequence[_Proposal]) -> None:
-        try:
-            outcomes = await self._state_lane.run(self._namespace.apply, entries)
-            if self._on_applied is not None:
-                self._on_applied(entries, outcomes)
-        except Exception as error:
-            self._fail(error, group)
-            return
-        for proposal, outcome in zip(group, outcomes, strict=True):
-            if not proposal.answer.called:  # by being cancelled
-                proposal.answer.callback(outcome)
-        if entries[-1].index - self._checkpointed_index >= self._checkpoint_entries:
-            try:
-                await self._checkpoint()
-            except Exception as error:
-                self._fail(error, ())
-
-    async def _checkpoint(self) -> None:
-        """Cut the log only below what is on stable storage without it (S8)."""
-        index = await self._state_lane.run(self._namespace.checkpoint)
-        if index:
-            await self._journal_lane.run(self._journal.compact_below, index + 1)
-            self._checkpointed_index = index
-
-    async def _roll_forward(self) -> None:
-        log, state = self._journal, self._namespace
-        if state.applied_index > log.last_index:
-            raise IntegrityError(
-                f"the log ends at {log.last_index}, before what was applied, {state.applied_index}",
-                self._node,
-                advice="take this head out of the grid and let a new one join in its place",
-            )
-        while state.applied_index < log.last_index:
-            entries = await self._journal_lane.run(
-                log.read, state.applied_index + 1, _ROLL_FORWARD_ENTRIES
-            )
-            await self._state_lane.run(state.apply, entries)
-
-    # What goes wrong
 
     def _withdraw(self, answer: Deferred[Outcome]) -> None:
         """One whose caller has gone is not begun; once it is in a group it is carried through."""
@@ -244,21 +160,3 @@ class Ledger:
             if proposal.answer is answer:
                 self._waiting.remove(proposal)
                 return
-
-    def _refuse(self, group: Sequence[_Proposal], kind: type[GridError], what: str) -> None:
-        for proposal in group:
-            if not proposal.answer.called:
-                proposal.answer.errback(kind(what, self._node))
-
-    def _fail(self, error: Exception, group: Sequence[_Proposal]) -> None:
-        """After this nothing is taken; `group` may be in the log, what still waits is not."""
-        fatal = error if isinstance(error, GridError) else InternalError(repr(error), self._node)
-        first, self._failure, self._open = self._failure is None, fatal, False
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        self._refuse(group, OutcomeUnknown, f"the head failed: {fatal.what}")
-        self._refuse(waiting, Unavailable, f"the head failed: {fatal.what}")
-        self._turn()
-        if first:
-            self._log.critical("{node} cannot go on: {error}", node=self._node, error=fatal)
-            self._on_fatal(fatal)

@@ -11,7 +11,7 @@ DEAD     silent for `dead_seconds`      its replicas do not count; repair begins
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -53,9 +53,10 @@ class Liveness:
     def state(self, name: str) -> State:
         return self._records[name].state
 
-    def expect(self, name: str, now: float) -> None:
-        """A server that should come: it has as long as a silent one."""
-        self._records.setdefault(name, _Record(now, False, State.SUSPECT))
+    def begin(self, now: float, names: Iterable[str]) -> None:
+        """Judge anew: each of these has as long to come as a silent one (S18)."""
+        self._records = {name: _Record(now, False, State.SUSPECT) for name in names}
+        self._judged_at = now
 
     def joined(self, name: str, now: float) -> State:
         """It is here; returns the state that it had, DEAD for one never seen."""

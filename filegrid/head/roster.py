@@ -1,18 +1,23 @@
-"""The chunk servers as the leading head sees them: who joined, how they are, what they hold."""
+"""The chunk servers as this head sees them: who joined, how they are, what they hold.
+
+Every head is told what comes and goes, so that a new leader knows where replicas are. Only the
+leader asks for heartbeats, judges and gives orders.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 from twisted.logger import Logger
 
-from filegrid.errors import DuplicateName, GridError, Unavailable
+from filegrid.errors import DuplicateName, GridError, NotLeader, Unavailable
 from filegrid.head.liveness import Liveness, State
 from filegrid.head.locations import Locations
 from filegrid.head.placement import Candidate
 from filegrid.head.redundancy import Redundancy
+from filegrid.head.view import Server as Registered
 from filegrid.model import Chunk
 from filegrid.net.link import Caller, Link
 from filegrid.net.tasks import Tasks
@@ -48,13 +53,18 @@ class Server:
     certificate_expires_ms: int = 0
 
 
-class Roster:
-    """All chunk servers that ever joined this grid.
+@dataclass(slots=True, kw_only=True)
+class _Reign:
+    """What this head needs to give orders."""
 
-    :param register: makes a server known to the log; called when it joins for the first time, or
-        with another rack, address or incarnation.
-    :param epoch: of the reign in which orders are given; :ivar lineage: to be set before the first.
-    """
+    lineage: int
+    epoch: int
+    register: Callable[[Server], None]
+    was_complete: bool = False
+
+
+class Roster:
+    """All chunk servers that ever joined this grid."""
 
     def __init__(
         self,
@@ -63,8 +73,6 @@ class Roster:
         liveness: Liveness,
         locations: Locations,
         redundancy: Redundancy,
-        register: Callable[[Server], None],
-        epoch: int,
         heartbeat_seconds: float,
         suspect_seconds: float,
     ) -> None:
@@ -72,14 +80,11 @@ class Roster:
         self._liveness = liveness
         self._locations = locations
         self._redundancy = redundancy
-        self._register = register
-        self.lineage = 0
-        self._epoch = epoch
         self._heartbeat_seconds = heartbeat_seconds
         self._suspect_seconds = suspect_seconds
         self._servers: dict[str, Server] = {}
         self._tasks = Tasks("watching a chunk server")
-        self._was_complete = False
+        self._reign: _Reign | None = None
 
     def __iter__(self) -> Iterator[Server]:
         return iter(self._servers.values())
@@ -97,10 +102,48 @@ class Roster:
     def state(self, name: str) -> State:
         return self._liveness.state(name)
 
-    def expect(self, server: Server) -> None:
-        """A server that the log knows; it has its time to join."""
-        self._servers[server.name] = server
-        self._liveness.expect(server.name, self._runtime.clock.seconds())
+    # The part of this head.
+
+    def lead(
+        self,
+        lineage: int,
+        epoch: int,
+        known: Iterable[Registered],
+        register: Callable[[Server], None],
+    ) -> None:
+        """From now on watch the servers and give orders, in this epoch.
+
+        What was told before is a good guess of where replicas are. What is missing, or too much,
+        is judged only once each server has reported anew, in this epoch (S17), or is dead.
+
+        :param known: the servers of which the log knows; they have their time to join.
+        :param register: makes a server known to the log.
+        """
+        now = self._runtime.clock.seconds()
+        self._reign = _Reign(lineage=lineage, epoch=epoch, register=register)
+        for one in known:
+            if one.name not in self._servers:
+                self._servers[one.name] = Server(
+                    name=one.name,
+                    incarnation=one.incarnation,
+                    rack=one.rack,
+                    address=one.address,
+                )
+        self._liveness.begin(now, [server.name for server in self])
+        for server in self:
+            server.reported = False
+            if server.link is not None:
+                self._liveness.joined(server.name, now)
+                self._watch(server, self._reign)
+
+    def follow(self) -> None:
+        """Another head leads: give no orders any more."""
+        self._reign = None
+
+    def _watch(self, server: Server, reign: _Reign) -> None:
+        reign.register(server)
+        self._tasks.begin(self._read_inventory(server))
+        self._tasks.begin(self._beat(server, reign))
 
     async def stop(self) -> None:
         await self._tasks.stop()
@@ -130,15 +173,15 @@ class Roster:
         if old is not None and old.link is not None:
             old.link.close(DuplicateName("a later run of this server has joined", name))
         self._servers[name] = server
-        if old is None or _identity(old) != _identity(server):
-            self._register(server)
         before = self._liveness.joined(name, self._runtime.clock.seconds())
         if before is State.DEAD:
             self._redundancy.scan_server(name)
         _log.info("{name} joined from {address}", name=name, address=server.address)
-        self._tasks.begin(self._read_inventory(server))
-        self._tasks.begin(self._beat(server))
-        return wire.Joined(epoch=self._epoch)
+        if self._reign is None:
+            self._tasks.begin(self._read_inventory(server))
+            return wire.Joined()
+        self._watch(server, self._reign)
+        return wire.Joined(epoch=self._reign.epoch)
 
     def _refuse_second_body(self, name: str, request: wire.Join, boot_count: int) -> None:
         for other in self:
@@ -163,9 +206,9 @@ class Roster:
 
     # Watching.
 
-    async def _beat(self, server: Server) -> None:
-        """Ask for heartbeats as long as the link is up."""
-        while server.link is not None:
+    async def _beat(self, server: Server, reign: _Reign) -> None:
+        """Ask for heartbeats as long as the link is up, and the reign lasts."""
+        while server.link is not None and self._reign is reign:
             request = wire.Heartbeat(order=self.order(server))
             try:
                 server.load = await server.link.call(
@@ -185,19 +228,22 @@ class Roster:
             if server.link is not None:
                 server.link.close(Unavailable("it missed its heartbeats", name))
             self._redundancy.scan_server(name)
-        if self.complete and not self._was_complete:
+        if self._reign is not None and not self._reign.was_complete and self.complete:
             # From here on a replica that is not known is missing, not merely unknown (S18).
-            self._was_complete = True
+            self._reign.was_complete = True
             self._redundancy.scan_all()
 
     async def _read_inventory(self, server: Server) -> None:
         """Learn all that a server holds; its changes come over the same link meanwhile."""
+        reign = self._reign
         self._locations.begin_report(server.name)
         after, more = b"", True
         while more:
             if server.link is None:
                 return  # it will join again
-            request = wire.Inventory(order=self.order(server), after=after, limit=INVENTORY_PAGE)
+            request = wire.Inventory(after=after, limit=INVENTORY_PAGE)
+            if reign is not None:
+                request.order.CopyFrom(self.order(server))
             try:
                 page = await server.link.call(
                     request, wire.InventoryPage, timeout_seconds=INVENTORY_SECONDS
@@ -207,7 +253,7 @@ class Roster:
                 if server.link is not None:
                     server.link.close(error)
                 return
-            if self._servers.get(server.name) is not server:
+            if self._servers.get(server.name) is not server or self._reign is not reign:
                 return
             self._locations.add(server.name, map(Chunk.from_wire, page.chunks))
             self._redundancy.touch(ref.id for ref in page.chunks)
@@ -235,8 +281,13 @@ class Roster:
     # What others ask.
 
     def order(self, server: Server) -> wire.Order:
-        """What every order to this server carries."""
-        return wire.Order(lineage=self.lineage, epoch=self._epoch, run=server.run)
+        """What every order to this server carries.
+
+        :raises NotLeader: where this head leads no more.
+        """
+        if self._reign is None:
+            raise NotLeader("this head gives no orders any more")
+        return wire.Order(lineage=self._reign.lineage, epoch=self._reign.epoch, run=server.run)
 
     def candidates(self) -> list[Candidate]:
         """The servers that may get new chunks."""
@@ -251,7 +302,3 @@ class Roster:
             for server in self
             if self._liveness.state(server.name) is State.LIVE and server.load.writable
         ]
-
-
-def _identity(server: Server) -> tuple[bytes, str, str]:
-    return server.incarnation, server.rack, server.address

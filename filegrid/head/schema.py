@@ -102,6 +102,11 @@ _TABLES = (
         rack TEXT NOT NULL,
         address TEXT NOT NULL
     ) WITHOUT ROWID""",
+    # The heads that vote.
+    """CREATE TABLE voters (
+        name TEXT PRIMARY KEY,
+        incarnation BLOB NOT NULL
+    ) WITHOUT ROWID""",
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "INSERT INTO nodes VALUES (0, x'', 1, 2, 0, 0, NULL)",
     "INSERT INTO nodes VALUES (0, x'00', 2, 2, 0, 0, NULL)",

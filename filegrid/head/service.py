@@ -1,63 +1,64 @@
-"""The head: its metadata, its chunk servers and its clients, put together."""
+"""The head: its log and state, its part among the heads, and what it answers to whom."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from google.protobuf.message import Message
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from filegrid.config import Settings
 from filegrid.datafolder import DataFolder
-from filegrid.errors import GridError, InvalidRequest
-from filegrid.head.collector import Collector
-from filegrid.head.epoch import EpochFile
+from filegrid.election.lease import Timing
+from filegrid.election.messages import Ballot
+from filegrid.election.quorum import Member
+from filegrid.errors import GridError, InvalidRequest, NotLeader, Unavailable
+from filegrid.head.ballot import BallotFile
+from filegrid.head.council import Council, member_of
+from filegrid.head.headlog import HeadLog
 from filegrid.head.journal import Journal
-from filegrid.head.ledger import Ledger
 from filegrid.head.liveness import Liveness
 from filegrid.head.locations import Locations
 from filegrid.head.namespace import Namespace
 from filegrid.head.redundancy import Redundancy
-from filegrid.head.repair import Repair
-from filegrid.head.roster import Roster, Server
-from filegrid.head.status import StatusReport
-from filegrid.head.verbs import Verbs
-from filegrid.model import ChunkId, Epoch, Identity, Role
+from filegrid.head.reign import Reign
+from filegrid.head.roster import Roster
+from filegrid.head.verbs import CLIENTS, VERBS
+from filegrid.model import Epoch, Identity, Role
 from filegrid.net.dial import acceptor, hello_of
-from filegrid.net.link import Link, Method
+from filegrid.net.link import Caller, Handler, Link, Method
 from filegrid.net.tasks import Tasks
 from filegrid.protocol.frames import Plane
 from filegrid.protocol.wire import frame_pb2, head_pb2
 from filegrid.protocol.wire import journal_pb2 as journal
+from filegrid.protocol.wire import replication_pb2 as replication
 from filegrid.runtime import Listener, Runtime
-
-FIRST_LINEAGE = 1
-"""Of a grid that was created; a restored or rebuilt one has a higher one (S12)."""
 
 TURN_SECONDS = 0.1
 """Between two looks at the servers; a dead one is noticed so much later at most."""
 
-HOUSEKEEPING_SECONDS = 1.0
-"""Between two looks for what has expired."""
+HOUSEKEEPING_SECONDS = 0.5
+"""Between two looks for what has expired, and for heads that have come."""
 
 LOOKS_PER_TURN = 8
 """Steps of the redundancy check in a row, before everybody else has a turn."""
 
-PURGED_AT_ONCE = 256
-"""Nodes and chunks taken out of the trash by one entry of the log."""
-
-WRITTEN_OFF_AT_ONCE = 1024
+FORWARD_SECONDS = 5.0
 
 CHUNK_SERVERS = frozenset({Role.CHUNK})
+HEADS = frozenset({Role.HEAD})
+OPERATORS = frozenset({Role.OPERATOR, Role.HEAD})
 
 _log = Logger()
 
 
 class Head:
-    """One head server, leading. All is open and loaded when it is made; :meth:`start` serves.
+    """One head server. All is open and loaded when it is made; :meth:`start` serves.
 
     :param identity: by its certificate, which expires at `certificate_expires_ms`.
-    :param epoch: one that nobody has led in.
+    :param ballot: what was stored last in `ballots`.
     :param locations: an empty database for what chunk servers report.
     :param create: whether this head may make the grid, where its log is empty (S1).
     :param on_fatal: called once where the log cannot be written any more: the process must end.
@@ -73,7 +74,8 @@ class Head:
         journal: Journal,
         namespace: Namespace,
         locations: Locations,
-        epoch: Epoch,
+        ballots: BallotFile,
+        ballot: Ballot,
         create: bool,
         on_fatal: Callable[[GridError], None],
         certificate_expires_ms: int = 0,
@@ -83,19 +85,35 @@ class Head:
         self._identity = identity
         self._folder = folder
         self._namespace = namespace
+        self._locations = locations
         self._create = create
-        self._ledger = Ledger(
+        self._certificate_expires_ms = certificate_expires_ms
+        self._reign: Reign | None = None
+        self._listener: Listener | None = None
+        self._links: set[Link] = set()
+        self._tasks = Tasks("a reign that ends")
+        me = Member(identity.name, folder.incarnation)
+        self._log = HeadLog(
             runtime,
             journal,
             namespace,
-            epoch=epoch,
-            node=identity.name,
-            on_fatal=on_fatal,
+            founder=me if create else None,
             on_applied=self._applied,
+            on_fatal=on_fatal,
         )
-        self._listener: Listener | None = None
-        self._links: set[Link] = set()
-        self._tasks = Tasks("housekeeping")
+        self._council = Council(
+            runtime,
+            self._log,
+            self,
+            me=me,
+            others=[one for one in settings.node.heads if one != settings.address],
+            hello=self._hello,
+            ballots=ballots,
+            ballot=ballot,
+            timing=Timing(lease_seconds=settings.election.lease_seconds),
+            priority=0,
+            on_fatal=on_fatal,
+        )
         self._liveness = Liveness(
             suspect_seconds=settings.chunk.suspect_seconds,
             dead_seconds=settings.chunk.dead_seconds,
@@ -107,103 +125,70 @@ class Head:
             liveness=self._liveness,
             locations=locations,
             redundancy=self._redundancy,
-            register=lambda server: self._tasks.begin(self._register(server)),
-            epoch=epoch,
             heartbeat_seconds=settings.chunk.heartbeat_seconds,
             suspect_seconds=settings.chunk.suspect_seconds,
         )
-        self._repair = Repair(
-            runtime,
-            self._roster,
-            self._redundancy,
-            namespace,
-            mib_per_second=settings.repair.mib_per_second,
-        )
-        self._collector = Collector(
-            runtime,
-            self._roster,
-            self._redundancy,
-            locations,
-            namespace,
-            grace_seconds=settings.grid.collection_grace_seconds,
-            forget=self._write_off,
-        )
-        self._report = StatusReport(
-            runtime,
-            name=identity.name,
-            epoch=epoch,
-            min_replicas=settings.grid.min_replicas,
-            certificate_expires_ms=certificate_expires_ms,
-            namespace=namespace,
-            roster=self._roster,
-            redundancy=self._redundancy,
-            repair=self._repair,
-            collector=self._collector,
-        )
-        verbs = Verbs(
-            runtime,
-            settings.grid,
-            namespace=namespace,
-            roster=self._roster,
-            locations=locations,
-            redundancy=self._redundancy,
-            propose=self._ledger.propose,
-            status=self._get_status,
-        )
-        self.methods: Mapping[str, Method] = {
-            **verbs.methods,
-            "join": Method(CHUNK_SERVERS, self._roster.join),
-            "changes": Method(CHUNK_SERVERS, self._roster.changes),
-        }
+        self.methods = self._methods()
         self._loops = [
             (LoopingCall(self._turn), TURN_SECONDS),
             (LoopingCall(self._housekeep), HOUSEKEEPING_SECONDS),
         ]
 
-    async def start(self) -> None:
-        """Commit this epoch's barrier (S4), then listen.
+    def _methods(self) -> Mapping[str, Method]:
+        methods = {name: Method(CLIENTS, self._as_leader(name)) for name in VERBS}
+        return {
+            **methods,
+            "get_status": Method(CLIENTS | HEADS, self._get_status),
+            "hand_over": Method(OPERATORS, self._hand_over),
+            "join": Method(CHUNK_SERVERS, self._roster.join),
+            "changes": Method(CHUNK_SERVERS, self._roster.changes),
+            "elect": Method(HEADS, self._council.receive),
+            "append_entries": Method(HEADS, self._append_entries),
+        }
 
-        :raises InvalidRequest: where there is no grid yet and this head may not create one (S1).
+    async def start(self) -> None:
+        """Listen, and take part in the election.
+
+        :raises InvalidRequest: where there is no grid, no other head to learn it from, and this
+            head may not create one (S1).
         :raises Unavailable: where the port is taken.
         """
-        await self._ledger.start()
-        await self._need_grid()
-        self._roster.lineage = self._namespace.registers().lineage
-        for known in self._namespace.servers():
-            self._roster.expect(
-                Server(
-                    name=known.name,
-                    incarnation=known.incarnation,
-                    rack=known.rack,
-                    address=known.address,
-                )
+        await self._log.start()
+        alone = self._settings.node.heads in ((), (self._settings.address,))
+        if alone and not self._log.voters:
+            raise InvalidRequest(
+                "there is no grid in this head's data",
+                self._folder.path,
+                advice="bring its data back, or create a new grid with --create",
             )
         build = acceptor(Plane.CONTROL, self._runtime, self._hello, self)
         self._listener = await self._runtime.network.listen(self._settings.node.listen, build)
+        self._log.moved = self._log_moved
+        self._council.start()
         for loop, seconds in self._loops:
             loop.clock = self._runtime.clock
             loop.start(seconds).addErrback(
                 lambda failure: _log.failure("a loop of the head failed", failure=failure)
             )
         _log.info(
-            "{name} leads epoch {epoch} at {address}",
+            "{name} listens at {address}",
             name=self._identity.name,
-            epoch=self._ledger.epoch,
             address=self._listener.address,
         )
 
-    async def _need_grid(self) -> None:
-        """Create the grid where this head was told to, once (S1); else an empty head may not lead."""
-        if self._namespace.registers().grid_id:
-            return
-        if not self._create:
-            raise InvalidRequest(
-                "there is no grid in this head's data",
-                self._folder.path,
-                advice="bring its data back, or create a new grid with --create",
-            )
-        created = journal.CreateGrid(grid_id=self._identity.grid_id, lineage=FIRST_LINEAGE)
-        await self._ledger.propose(journal.Command(create_grid=created))
+    @property
+    def leads(self) -> bool:
+        """Whether this head serves as the leader now."""
+        return self._reign is not None and self._reign.serving and self._council.may_serve()
+
+    @property
+    def voters(self) -> int:
+        """How many heads have a vote."""
+        return len(self._log.voters)
+
+    @property
+    def live_chunk_servers(self) -> int:
+        return len(self._roster.candidates())
 
     async def stop(self) -> None:
         """Take no more, finish what was accepted, and end."""
@@ -212,11 +197,11 @@ class Head:
         for loop, _ in self._loops:
             if loop.running:
                 loop.stop()
-        await self._repair.stop()
-        await self._collector.stop()
+        self._end_reign("it is stopping")
+        await self._council.stop()
+        await self._tasks.finish()
         await self._roster.stop()
-        await self._tasks.stop()
-        await self._ledger.stop()
+        await self._log.stop()
         for link in list(self._links):
             link.close()
         self._folder.close()
@@ -229,30 +214,52 @@ class Head:
         self._roster.link_down(link)
 
     def _hello(self) -> frame_pb2.Hello:
-        hello = hello_of(
+        return hello_of(
             self._identity,
             incarnation=self._folder.incarnation,
             boot_count=self._folder.boot_count,
         )
-        hello.epoch = self._ledger.epoch
-        return hello
 
-    def _get_status(self) -> head_pb2.Status:
-        return self._report.make(self._settings.address)
+    # Its part among the heads, as the council tells it.
 
-    # By itself.
+    def lead(self, epoch: int) -> None:
+        self._reign = Reign(
+            self._runtime,
+            self._settings,
+            self._identity,
+            epoch=Epoch(epoch),
+            create=self._create,
+            log=self._log,
+            council=self._council,
+            namespace=self._namespace,
+            locations=self._locations,
+            redundancy=self._redundancy,
+            roster=self._roster,
+            install=self._install,
+            certificate_expires_ms=self._certificate_expires_ms,
+        )
+        self._reign.begin()
 
-    def _turn(self) -> None:
-        self._roster.judge()
-        for _ in range(LOOKS_PER_TURN):
-            if not self._redundancy.step():
-                break
-        self._repair.turn()
+    def step_down(self, epoch: int, reason: str) -> None:
+        self._end_reign(reason)
 
-    def _housekeep(self) -> None:
-        self._collector.turn()
-        if not len(self._tasks):
-            self._tasks.begin(self._expire())
+    def follow(self, leader: Member, epoch: int) -> None:
+        _log.info("{leader} leads epoch {epoch}", leader=leader.name, epoch=epoch)
+
+    def hand_over_to(self, target: Member) -> None:
+        if self._reign is not None:
+            self._tasks.begin(self._reign.hand_over(target))
+
+    def _end_reign(self, reason: str) -> None:
+        reign, self._reign = self._reign, None
+        if reign is not None:
+            reign.end(reason)
+            self._tasks.begin(reign.ended())
+
+    def _log_moved(self) -> None:
+        self._council.log_moved()
+        if self._reign is not None:
+            self._reign.log_moved()
 
     def _applied(
         self, entries: Sequence[journal.Entry], outcomes: Sequence[journal.Outcome]
@@ -260,38 +267,96 @@ class Head:
         for outcome in outcomes:
             self._redundancy.touch(outcome.released)
             self._redundancy.touch(outcome.published)
+        if self._reign is not None:
+            self._reign.applied(entries, outcomes)
 
-    async def _expire(self) -> None:
-        """Log what the passing of time has ended (S9: log time, not a clock's)."""
-        now_ms = self._ledger.log_time_ms
-        due = self._namespace.sessions_due(now_ms)
-        try:
-            if due:
-                expired = journal.ExpireSessions(sessions=due)
-                await self._ledger.propose(journal.Command(expire_sessions=expired))
-            while self._namespace.purge_due(now_ms):
-                purge = journal.PurgeTrash(limit=PURGED_AT_ONCE)
-                await self._ledger.propose(journal.Command(purge_trash=purge))
-        except GridError as error:
-            _log.warn("what has expired stays for now: {error}", error=error)
+    def _install(self, link: Link, epoch: int) -> Deferred[int]:
+        return fail(Unavailable("its log ends before ours begins", str(link.peer)))
 
-    async def _register(self, server: Server) -> None:
-        known = journal.RegisterServer(
-            name=server.name,
-            incarnation=server.incarnation,
-            rack=server.rack,
-            address=server.address,
+    # What it is asked.
+
+    def _as_leader(self, name: str) -> Handler:
+        async def handle(caller: Caller, request: Message) -> Message:
+            reign = self._reign
+            if reign is None:
+                raise self._not_leader()
+            return await reign.serve(reign.methods[name], caller, request)
+
+        return handle
+
+    def _not_leader(self) -> NotLeader:
+        leader = self._council.leader
+        where = f"; {leader.name} does" if leader is not None else ""
+        return NotLeader(
+            f"this head does not lead{where}",
+            self._identity.name,
+            leader=self._council.leader_address,
         )
-        try:
-            await self._ledger.propose(journal.Command(register_server=known))
-        except GridError as error:
-            # Known to this head all the same; it is logged when it joins the next time.
-            _log.error("{name} is not registered: {error}", name=server.name, error=error)
 
-    async def _write_off(self, chunk_ids: Sequence[ChunkId]) -> None:
-        for start in range(0, len(chunk_ids), WRITTEN_OFF_AT_ONCE):
-            gone = journal.ForgetReleased(chunk_ids=chunk_ids[start : start + WRITTEN_OFF_AT_ONCE])
-            await self._ledger.propose(journal.Command(forget_released=gone))
+    async def _append_entries(self, caller: Caller, request: Message) -> replication.Appended:
+        assert isinstance(request, replication.AppendEntries)
+        sender = member_of(caller)
+        return await self._log.follow(request, lambda: self._council.obeys(sender, request.epoch))
+
+    async def _get_status(self, caller: Caller, request: Message) -> Message:
+        """Any head answers it: the leader itself, the others by asking the leader."""
+        if self._reign is not None and self._reign.serving:
+            method = self._reign.methods["get_status"]
+            return await self._reign.serve(method, caller, request)
+        leader = self._council.leader
+        link = self._council.link_to(leader) if leader is not None else None
+        if link is not None and caller.peer.role is not Role.HEAD:
+            try:
+                return await link.call(request, head_pb2.Status, timeout_seconds=FORWARD_SECONDS)
+            except GridError as error:
+                _log.info("the leader did not tell the status: {error}", error=error)
+        return self._leaderless_status()
+
+    def _leaderless_status(self) -> head_pb2.Status:
+        registers, counts = self._namespace.registers(), self._namespace.counts()
+        heads = [(self._council.me, self._settings.address), *self._council.linked()]
+        return head_pb2.Status(
+            grid_id=self._identity.grid_id,
+            epoch=registers.applied_epoch,
+            heads=[
+                head_pb2.HeadStatus(
+                    name=member.name,
+                    address=str(address),
+                    role="standby",
+                    log_index=self._log.last_index if member == self._council.me else 0,
+                )
+                for member, address in heads
+            ],
+            chunks=head_pb2.ChunkCounts(total=counts.chunks),
+            files=counts.files,
+            bytes=counts.bytes,
+            warnings=["no head leads: nothing can be changed, and counts are not kept"],
+        )
+
+    async def _hand_over(self, caller: Caller, request: Message) -> frame_pb2.Done:
+        assert isinstance(request, replication.HandOver)
+        if self._reign is None or not self._reign.serving:
+            raise self._not_leader()
+        if request.head == self._identity.name:
+            return frame_pb2.Done()
+        for member, _ in self._council.linked():
+            if member.name == request.head:
+                await self._reign.hand_over(member)
+                return frame_pb2.Done()
+        raise InvalidRequest("no head of this name can be reached", request.head)
+
+    # By itself.
+
+    def _turn(self) -> None:
+        if self._reign is not None:
+            self._reign.turn()
+        for _ in range(LOOKS_PER_TURN):
+            if not self._redundancy.step():
+                break
+
+    def _housekeep(self) -> None:
+        if self._reign is not None:
+            self._reign.housekeep()
 
 
 def open_head(
@@ -305,8 +370,9 @@ def open_head(
 ) -> Head:
     """Open a head's data folder and all that is in it. Blocks.
 
-    The epoch is raised above any that this head led in before: it never resumes one (S5).
+    A missing folder is made: an empty head cannot do harm, it joins as a new one (S2).
 
+    :param create: make the grid, where there is none yet.
     :raises GridError: one line: what is wrong with the folder, and what mends it.
     """
     folder = DataFolder.open(
@@ -315,22 +381,22 @@ def open_head(
         grid_id=identity.grid_id,
         role=identity.role,
         name=identity.name,
-        create=create,
+        create=True,
         rng=runtime.random,
     )
     log = Journal.open(runtime.disk, folder.within("log"))
     state = folder.within("namespace.sqlite")
-    namespace = Namespace(runtime.disk.database(state), runtime.disk.database(state))
-    epochs = EpochFile(runtime.disk, folder.within("epoch"))
+    ballots = BallotFile(runtime.disk, folder.within("ballot"))
     return Head(
         runtime,
         settings,
         identity,
         folder=folder,
         journal=log,
-        namespace=namespace,
+        namespace=Namespace(runtime.disk.database(state), runtime.disk.database(state)),
         locations=Locations(runtime.disk.database(folder.within("locations.sqlite"))),
-        epoch=epochs.raise_above(log.last_epoch),
+        ballots=ballots,
+        ballot=ballots.read(),
         create=create,
         on_fatal=on_fatal,
         certificate_expires_ms=certificate_expires_ms,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from filegrid.head.collector import Collector
+from filegrid.head.council import Council
 from filegrid.head.liveness import State
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.repair import Repair
 from filegrid.head.roster import Roster
+from filegrid.head.shipping import Shipping
 from filegrid.head.view import View
 from filegrid.model import Address
 from filegrid.protocol.wire import head_pb2 as wire
@@ -25,7 +27,9 @@ class StatusReport:
         self,
         runtime: Runtime,
         *,
-        name: str,
+        council: Council,
+        shipping: Shipping,
+        address: Address,
         epoch: int,
         min_replicas: int,
         certificate_expires_ms: int,
@@ -36,7 +40,10 @@ class StatusReport:
         collector: Collector,
     ) -> None:
         self._runtime = runtime
-        self._name = name
+        self._council = council
+        self._shipping = shipping
+        self._address = address
+        self._name = council.me.name
         self._epoch = epoch
         self._min_replicas = min_replicas
         self._certificate_expires_ms = certificate_expires_ms
@@ -46,27 +53,44 @@ class StatusReport:
         self._repair = repair
         self._collector = collector
 
-    def make(self, address: Address) -> wire.Status:
+    def make(self) -> wire.Status:
         registers = self._namespace.registers()
         counts = self._namespace.counts()
         return wire.Status(
             grid_id=registers.grid_id,
             epoch=self._epoch,
             leader=self._name,
-            heads=[
-                wire.HeadStatus(
-                    name=self._name,
-                    address=str(address),
-                    role="leader",
-                    log_index=registers.applied_index,
-                )
-            ],
+            heads=self._heads(registers.applied_index),
             chunk_servers=self._servers(),
             chunks=self._chunks(counts.chunks),
             files=counts.files,
             bytes=counts.bytes,
             warnings=self._warnings(),
         )
+
+    def _heads(self, log_index: int) -> list[wire.HeadStatus]:
+        heads = [
+            wire.HeadStatus(
+                name=self._name, address=str(self._address), role="leader", log_index=log_index
+            )
+        ]
+        linked = dict(self._council.linked())
+        for member, address in linked.items():
+            heads.append(
+                wire.HeadStatus(
+                    name=member.name,
+                    address=str(address),
+                    role="standby",
+                    log_index=self._shipping.matched(member),
+                )
+            )
+        named = {head.name for head in heads}
+        heads += [
+            wire.HeadStatus(name=voter.name, role="down")
+            for voter in self._shipping.voters
+            if voter.name not in named
+        ]
+        return sorted(heads, key=lambda head: head.name)
 
     def _servers(self) -> list[wire.ServerStatus]:
         return [

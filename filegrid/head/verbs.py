@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 from google.protobuf.message import Message
 from twisted.logger import Logger
@@ -38,6 +38,13 @@ VERIFY_SECONDS = 60.0
 
 CLIENTS = frozenset({Role.CLIENT, Role.OPERATOR})
 
+VERBS = (
+    *("open_session", "close_session", "keep_session"),
+    *("make_folder", "stage_chunks", "publish", "rename", "remove"),
+    *("stat", "list", "manifest", "allocate", "complain", "list_deficits"),
+)
+"""What only the leader answers."""
+
 _log = Logger()
 
 
@@ -70,8 +77,6 @@ class Verbs:
         self._status = status
         self._complaints: set[tuple[bytes, str]] = set()
 
-    @property
-    def methods(self) -> Mapping[str, Method]:
         handlers: dict[str, Handler] = {
             "open_session": self._open_session,
             "close_session": self._change,
@@ -89,7 +94,7 @@ class Verbs:
             "get_status": self._get_status,
             "list_deficits": self._list_deficits,
         }
-        return {name: Method(CLIENTS, handler) for name, handler in handlers.items()}
+        self.methods = {name: Method(CLIENTS, handler) for name, handler in handlers.items()}
 
     # Changes: each is a command of the log, answered once it is committed and applied.
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from filegrid.election.quorum import Member
 from filegrid.errors import ContentCollected, NotAFolder
 from filegrid.head import trash
 from filegrid.head.schema import ROOT, Registers, open_schema, read_registers
@@ -33,6 +34,7 @@ _SWEEP = """SELECT chunk_id, length, chunks.digest, content_id, position, max(re
 _RELEASED_BEFORE = """SELECT chunk_id, length, digest FROM released
     WHERE released_ms < ? AND collected = 0 ORDER BY released_ms, chunk_id LIMIT ?"""
 _DUE_SESSIONS = "SELECT id FROM sessions WHERE renewed_ms < ? ORDER BY id LIMIT ?"
+_VOTERS = "SELECT name, incarnation FROM voters ORDER BY name"
 _SERVERS = "SELECT name, incarnation, rack, address FROM servers ORDER BY name"
 
 
@@ -185,6 +187,10 @@ class View:
             Server(name=name, incarnation=incarnation, rack=rack, address=address)
             for name, incarnation, rack, address in self._reads.execute(_SERVERS)
         ]
+
+    def voters(self) -> list[Member]:
+        """The heads that vote, as of the last committed configuration; none before the first."""
+        return [Member(name, incarnation) for name, incarnation in self._reads.execute(_VOTERS)]
 
     def counts(self) -> Counts:
         with self._moment():

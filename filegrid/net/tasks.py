@@ -50,6 +50,10 @@ class Tasks:
         task.addErrback(self._failed)
         task.addBoth(lambda _: self._running.discard(task))
 
+    async def finish(self) -> None:
+        """Return once all that runs has ended by itself."""
+        await DeferredList(list(self._running))
+
     async def stop(self) -> None:
         """Cancel what runs, and return once it has ended."""
         running = list(self._running)

@@ -30,6 +30,9 @@ T = TypeVar("T")
 
 PORT = 7000
 
+START_SECONDS = 30.0
+"""Within this a grid takes writes, or something is wrong."""
+
 SMALL_CHUNK_BYTES = 256 * 1024
 """Files of some chunks are small then, and a run is quick."""
 
@@ -63,6 +66,7 @@ class Machine:
         create, self._born = not self._born, True
         node: Head | ChunkServer
         if self.identity.role is Role.HEAD:
+            create = create and self.name == "head-1"  # the others learn the grid from it (S1)
             node = open_head(
                 runtime, self.settings, self.identity, create=create, on_fatal=self._die
             )
@@ -100,7 +104,7 @@ class Machine:
 
 
 class SimulatedGrid:
-    """One head, some chunk servers, and as many clients as are asked for.
+    """Some heads, some chunk servers, and as many clients as are asked for.
 
     :param settings: of :class:`filegrid.config.Grid`, by name.
     """
@@ -109,6 +113,7 @@ class SimulatedGrid:
         self,
         *,
         seed: int = 0,
+        heads: int = 1,
         chunk_servers: int = 5,
         racks: int = 3,
         **settings: int,
@@ -117,8 +122,9 @@ class SimulatedGrid:
         self.clock = Clock()
         self.network = SimulatedNetwork(self.clock, random.Random(self.random.getrandbits(64)))
         self.grid_settings = GridSettings(**{"chunk_bytes": SMALL_CHUNK_BYTES, **settings})
-        self.head_address = Address("head-1", PORT)
-        self.head = self._machine(Role.HEAD, "head-1", "")
+        names = [f"head-{number + 1}" for number in range(heads)]
+        self.head_addresses = tuple(Address(name, PORT) for name in names)
+        self.heads = [self._machine(Role.HEAD, name, "") for name in names]
         self.chunk_servers = [
             self._machine(Role.CHUNK, f"chunk-{number + 1}", f"dc1/r{number % racks + 1}")
             for number in range(chunk_servers)
@@ -132,7 +138,7 @@ class SimulatedGrid:
                 name=name,
                 data=Path("/data"),
                 listen=Address(name, PORT),
-                heads=(self.head_address,),
+                heads=self.head_addresses,
                 rack=rack or "default/r1",
             ),
             tls=Tls(certificate=Path("/node.pem"), authority=Path("/ca.pem")),
@@ -140,7 +146,23 @@ class SimulatedGrid:
         return Machine(self, Identity("simulated", role, name), settings)
 
     def machine(self, name: str) -> Machine:
-        return next(one for one in (self.head, *self.chunk_servers) if one.name == name)
+        return next(one for one in self.machines if one.name == name)
+
+    @property
+    def machines(self) -> list[Machine]:
+        return [*self.heads, *self.chunk_servers]
+
+    @property
+    def head(self) -> Machine:
+        """The first head; of a grid with one, the head."""
+        return self.heads[0]
+
+    def leader(self) -> Machine | None:
+        """The head that serves now."""
+        for machine in self.heads:
+            if isinstance(machine.node, Head) and machine.node.leads:
+                return machine
+        return None
 
     def add_chunk_server(self, rack: str) -> Machine:
         """One more machine; it is to be started."""
@@ -170,14 +192,26 @@ class SimulatedGrid:
 
     def start(self) -> None:
         """Start all machines; returns once the grid takes writes."""
-        self.wait(self.head.start())
-        for machine in self.chunk_servers:
+        for machine in self.machines:
             self.wait(machine.start())
-        self.advance(0.5)
+        end = self.clock.seconds() + START_SECONDS
+        while not self._takes_writes():
+            if self.clock.seconds() > end:
+                raise Stuck(f"no writes are taken after {START_SECONDS} simulated seconds")
+            self.advance(0.1)
+
+    def _takes_writes(self) -> bool:
+        """Whether a head leads, all heads have a vote, and all chunk servers have joined."""
+        leader = self.leader()
+        if leader is None or not isinstance(leader.node, Head):
+            return False
+        return leader.node.voters == len(self.heads) and leader.node.live_chunk_servers == len(
+            self.chunk_servers
+        )
 
     def stop(self) -> None:
         """End what still runs."""
-        for machine in (*self.chunk_servers, self.head):
+        for machine in reversed(self.machines):
             if machine.node is not None:
                 self.wait(machine.stop())
 

@@ -50,7 +50,7 @@ class GridCase(SynchronousTestCase):
     def new_client(self, name: str, timeout_seconds: float = 30.0) -> GridClient:
         runtime, identity = self.grid.client_runtime(name)
         return GridClient(
-            runtime, identity, [self.grid.head_address], timeout_seconds=timeout_seconds
+            runtime, identity, [*self.grid.head_addresses], timeout_seconds=timeout_seconds
         )
 
     def run_(self, work: Coroutine[Deferred[Any], Any, T], seconds: float = 120.0) -> T:

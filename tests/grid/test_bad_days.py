@@ -298,7 +298,7 @@ class Collection(GridCase):
         from filegrid.client.grid import GridClient
         from filegrid.simulation.process import ProcessClock
 
-        dying = GridClient(runtime, identity, [self.grid.head_address])
+        dying = GridClient(runtime, identity, [*self.grid.head_addresses])
         upload = self.begin(dying.write_bytes("/f", content(40 * CHUNK)))
         self.grid.advance(0.03)
         self.assertFalse(upload.called)

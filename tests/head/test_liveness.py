@@ -61,10 +61,11 @@ class Judging(SynchronousTestCase):
         self.assertEqual(self.judge(60.5, 62.0), [])
         self.assertEqual([name for _, name in self.judge(62.5, 64.5)], ["a"])
 
-    def test_expected(self) -> None:
-        """A server that the log knows has as long to join as a silent one."""
-        self.liveness.expect("b", 0.0)
+    def test_begun_anew(self) -> None:
+        """A new judge gives every server as long to join as a silent one has."""
+        self.liveness.begin(0.0, ["a", "b"])
         self.assertIs(self.liveness.state("b"), State.SUSPECT)
+        self.liveness.joined("a", 0.0)
         self.assertEqual(self.judge(0.5, 4.5), [])
         self.liveness.heard("a", 4.5)
         self.assertEqual([name for _, name in self.judge(5.0, 6.0)], ["b"])

@@ -4,7 +4,9 @@ isort:skip_file
 """
 
 from filegrid.protocol.wire import chunk_pb2 as _chunk_pb2
+from filegrid.protocol.wire import election_pb2 as _election_pb2
 from filegrid.protocol.wire import head_pb2 as _head_pb2
+from filegrid.protocol.wire import replication_pb2 as _replication_pb2
 from filegrid.protocol.wire import values_pb2 as _values_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -112,6 +114,10 @@ class Call(_message.Message):
     COMPLAIN_FIELD_NUMBER: _builtins.int
     GET_STATUS_FIELD_NUMBER: _builtins.int
     LIST_DEFICITS_FIELD_NUMBER: _builtins.int
+    HAND_OVER_FIELD_NUMBER: _builtins.int
+    ELECT_FIELD_NUMBER: _builtins.int
+    APPEND_ENTRIES_FIELD_NUMBER: _builtins.int
+    INSTALL_STATE_FIELD_NUMBER: _builtins.int
     JOIN_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
@@ -160,6 +166,16 @@ class Call(_message.Message):
     @_builtins.property
     def list_deficits(self) -> _head_pb2.ListDeficits: ...
     @_builtins.property
+    def hand_over(self) -> _replication_pb2.HandOver: ...
+    @_builtins.property
+    def elect(self) -> _election_pb2.ElectionMessage:
+        """among heads"""
+
+    @_builtins.property
+    def append_entries(self) -> _replication_pb2.AppendEntries: ...
+    @_builtins.property
+    def install_state(self) -> _replication_pb2.InstallState: ...
+    @_builtins.property
     def join(self) -> _chunk_pb2.Join:
         """to a head, from a chunk server"""
 
@@ -205,6 +221,10 @@ class Call(_message.Message):
         complain: _head_pb2.Complain | None = ...,
         get_status: _head_pb2.GetStatus | None = ...,
         list_deficits: _head_pb2.ListDeficits | None = ...,
+        hand_over: _replication_pb2.HandOver | None = ...,
+        elect: _election_pb2.ElectionMessage | None = ...,
+        append_entries: _replication_pb2.AppendEntries | None = ...,
+        install_state: _replication_pb2.InstallState | None = ...,
         join: _chunk_pb2.Join | None = ...,
         changes: _chunk_pb2.Changes | None = ...,
         heartbeat: _chunk_pb2.Heartbeat | None = ...,
@@ -215,11 +235,11 @@ class Call(_message.Message):
         read_chunk: _chunk_pb2.ReadChunk | None = ...,
         inspect_chunk: _chunk_pb2.InspectChunk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "get_status", b"get_status", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "stage_chunks", b"stage_chunks", "stat", b"stat", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "elect", b"elect", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "stage_chunks", b"stage_chunks", "stat", b"stat", "write_chunk", b"write_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "get_status", b"get_status", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "stage_chunks", b"stage_chunks", "stat", b"stat", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "elect", b"elect", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "stage_chunks", b"stage_chunks", "stat", b"stat", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "write_chunk", b"write_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "join", "changes", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "elect", "append_entries", "install_state", "join", "changes", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -239,6 +259,7 @@ class Reply(_message.Message):
     ALLOCATION_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     DEFICITS_FIELD_NUMBER: _builtins.int
+    APPENDED_FIELD_NUMBER: _builtins.int
     JOINED_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
     INVENTORY_PAGE_FIELD_NUMBER: _builtins.int
@@ -265,6 +286,8 @@ class Reply(_message.Message):
     @_builtins.property
     def deficits(self) -> _head_pb2.Deficits: ...
     @_builtins.property
+    def appended(self) -> _replication_pb2.Appended: ...
+    @_builtins.property
     def joined(self) -> _chunk_pb2.Joined: ...
     @_builtins.property
     def load(self) -> _chunk_pb2.Load: ...
@@ -289,6 +312,7 @@ class Reply(_message.Message):
         allocation: _head_pb2.Allocation | None = ...,
         status: _head_pb2.Status | None = ...,
         deficits: _head_pb2.Deficits | None = ...,
+        appended: _replication_pb2.Appended | None = ...,
         joined: _chunk_pb2.Joined | None = ...,
         load: _chunk_pb2.Load | None = ...,
         inventory_page: _chunk_pb2.InventoryPage | None = ...,
@@ -296,11 +320,11 @@ class Reply(_message.Message):
         written: _chunk_pb2.Written | None = ...,
         inspected: _chunk_pb2.Inspected | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "copied", b"copied", "deficits", b"deficits", "done", b"done", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "session_opened", b"session_opened", "status", b"status", "written", b"written"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "copied", b"copied", "deficits", b"deficits", "done", b"done", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "session_opened", b"session_opened", "status", b"status", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "session_opened", b"session_opened", "status", b"status", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "session_opened", b"session_opened", "status", b"status", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "joined", "load", "inventory_page", "copied", "written", "inspected"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "appended", "joined", "load", "inventory_page", "copied", "written", "inspected"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

@@ -20,9 +20,34 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class CreateGrid(_message.Message):
-    """Entries of the heads' log."""
+class Voter(_message.Message):
+    """Entries of the heads' log.
 
+    A head that has a vote: its name, and the incarnation of its data folder.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    incarnation: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        incarnation: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Voter: _TypeAlias = Voter  # noqa: Y015
+
+@_typing.final
+class CreateGrid(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     GRID_ID_FIELD_NUMBER: _builtins.int
@@ -42,6 +67,28 @@ class CreateGrid(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateGrid: _TypeAlias = CreateGrid  # noqa: Y015
+
+@_typing.final
+class Configure(_message.Message):
+    """The heads that vote, from here on in the log. It differs from the one before by one voter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VOTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def voters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Voter]: ...
+    def __init__(
+        self,
+        *,
+        voters: _abc.Iterable[Global___Voter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["voters", b"voters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Configure: _TypeAlias = Configure  # noqa: Y015
 
 @_typing.final
 class Barrier(_message.Message):
@@ -201,6 +248,7 @@ class Command(_message.Message):
     PURGE_TRASH_FIELD_NUMBER: _builtins.int
     REGISTER_SERVER_FIELD_NUMBER: _builtins.int
     FORGET_RELEASED_FIELD_NUMBER: _builtins.int
+    CONFIGURE_FIELD_NUMBER: _builtins.int
     log_time_ms: _builtins.int
     """see "log time": advances by elapsed monotonic time only"""
     wall_ms: _builtins.int
@@ -239,6 +287,8 @@ class Command(_message.Message):
     def register_server(self) -> Global___RegisterServer: ...
     @_builtins.property
     def forget_released(self) -> Global___ForgetReleased: ...
+    @_builtins.property
+    def configure(self) -> Global___Configure: ...
     def __init__(
         self,
         *,
@@ -261,12 +311,13 @@ class Command(_message.Message):
         purge_trash: Global___PurgeTrash | None = ...,
         register_server: Global___RegisterServer | None = ...,
         forget_released: Global___ForgetReleased | None = ...,
+        configure: Global___Configure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "change", b"change", "close_session", b"close_session", "create_grid", b"create_grid", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "stage_chunks", b"stage_chunks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "change", b"change", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "stage_chunks", b"stage_chunks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "change", b"change", "client", b"client", "close_session", b"close_session", "create_grid", b"create_grid", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "log_time_ms", b"log_time_ms", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "stage_chunks", b"stage_chunks", "trash_ms", b"trash_ms", "wall_ms", b"wall_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "change", b"change", "client", b"client", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "log_time_ms", b"log_time_ms", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "stage_chunks", b"stage_chunks", "trash_ms", b"trash_ms", "wall_ms", b"wall_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_grid", "barrier", "open_session", "close_session", "keep_sessions", "expire_sessions", "make_folder", "stage_chunks", "publish", "rename", "remove", "purge_trash", "register_server", "forget_released"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_grid", "barrier", "open_session", "close_session", "keep_sessions", "expire_sessions", "make_folder", "stage_chunks", "publish", "rename", "remove", "purge_trash", "register_server", "forget_released", "configure"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 

@@ -1,0 +1,254 @@
+"""This head among the heads: the links between them, the election, and who leads.
+
+The rules are :mod:`filegrid.election`'s; here its effects are carried out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from google.protobuf.message import Message
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from filegrid.election.bully import Bully
+from filegrid.election.codec import from_wire, to_wire
+from filegrid.election.events import (
+    Configure,
+    Effect,
+    Event,
+    Follow,
+    HandOver,
+    Lead,
+    Received,
+    Send,
+    StepDown,
+    Store,
+    Stored,
+    Tick,
+    Transfer,
+)
+from filegrid.election.lease import Timing
+from filegrid.election.messages import Ballot
+from filegrid.election.quorum import Member, Membership
+from filegrid.errors import GridError, Unavailable
+from filegrid.head.ballot import BallotFile
+from filegrid.head.headlog import HeadLog
+from filegrid.model import Address, Role
+from filegrid.net.dial import Dialler
+from filegrid.net.link import Caller, Link
+from filegrid.protocol.wire import election_pb2, frame_pb2
+from filegrid.runtime import Runtime
+
+_log = Logger()
+
+
+class Part(Protocol):
+    """What a head does with the part that it is given."""
+
+    def lead(self, epoch: int) -> None: ...
+
+    def step_down(self, epoch: int, reason: str) -> None: ...
+
+    def follow(self, leader: Member, epoch: int) -> None: ...
+
+    def hand_over_to(self, target: Member) -> None:
+        """A preferred head asks to lead: see that it has all of the log, then let it."""
+
+
+class Council:
+    """Elects, with the other heads, the one that leads.
+
+    :param me: this head, in the incarnation of its data folder.
+    :param others: where the other heads listen.
+    :param part: told what this head is to do.
+    :param on_fatal: called where a vote cannot be stored: the process must end (S16).
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        log: HeadLog,
+        part: Part,
+        *,
+        me: Member,
+        others: Iterable[Address],
+        hello: Callable[[], frame_pb2.Hello],
+        ballots: BallotFile,
+        ballot: Ballot,
+        timing: Timing,
+        priority: int,
+        on_fatal: Callable[[GridError], None],
+    ) -> None:
+        self.me = me
+        self._runtime = runtime
+        self._log = log
+        self._part = part
+        self._timing = timing
+        self._ballots = ballots
+        self._ballot_lane = runtime.threads.lane("ballot")
+        self._on_fatal = on_fatal
+        self._diallers = [
+            Dialler(runtime, address, role=Role.HEAD, hello=hello) for address in others
+        ]
+        self._learners: frozenset[Member] = frozenset()
+        self._bully = Bully(
+            me,
+            priority=priority,
+            membership=Membership(log.voters),
+            ballot=ballot,
+            log=log.position,
+            timing=timing,
+            random=runtime.random,
+            now=runtime.clock.seconds(),
+        )
+        self._configured = Membership(log.voters)
+        self._timer: IDelayedCall | None = None
+        self._stopped = False
+
+    def start(self) -> None:
+        for dialler in self._diallers:
+            dialler.start()
+        self.log_moved()
+
+    async def stop(self) -> None:
+        self._stopped = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        for dialler in self._diallers:
+            await dialler.stop()
+
+    # What others ask.
+
+    @property
+    def leader(self) -> Member | None:
+        return self._bully.leader
+
+    @property
+    def leader_address(self) -> str:
+        """Where the leader listens; empty where nobody leads, or it is not linked."""
+        for dialler in self._diallers:
+            if dialler.link is not None and _member(dialler.link) == self.leader:
+                return str(dialler.address)
+        return ""
+
+    def may_serve(self) -> bool:
+        """Whether this head leads and holds the lease, at this very moment (S5)."""
+        return self._bully.may_serve(self._runtime.clock.seconds())
+
+    def obeys(self, leader: Member, epoch: int) -> bool:
+        """Whether entries of this leader may be taken in, and acknowledged."""
+        return self._bully.obeys(leader, epoch)
+
+    def link_to(self, member: Member) -> Link | None:
+        """The link to a head, where it is up and the head is in this very incarnation (S2)."""
+        for dialler in self._diallers:
+            if dialler.link is not None and _member(dialler.link) == member:
+                return dialler.link
+        return None
+
+    def linked(self) -> list[tuple[Member, Address]]:
+        """The heads that can be reached now."""
+        return [
+            (_member(dialler.link), dialler.address)
+            for dialler in self._diallers
+            if dialler.link is not None and dialler.link.peer.name != self.me.name
+        ]
+
+    # What happens.
+
+    def handle(self, event: Event) -> None:
+        if self._stopped:
+            return
+        self._bully.log = self._log.position
+        for effect in self._bully.handle(event, self._runtime.clock.seconds()):
+            self._carry_out(effect)
+        self._schedule()
+
+    async def receive(self, caller: Caller, request: Message) -> frame_pb2.Done:
+        """A message of another head; who it is, its link has proved."""
+        assert isinstance(request, election_pb2.ElectionMessage)
+        self.handle(Received(_member(caller.link), from_wire(request)))
+        return frame_pb2.Done()
+
+    def hand_over(self, target: Member) -> None:
+        """Stop leading, for this head to lead instead."""
+        self.handle(HandOver(target))
+
+    def log_moved(self) -> None:
+        """The log has grown or shrunk, or says something else of who votes."""
+        self._bully.log = self._log.position
+        self._configure()
+
+    def admit(self, learners: Iterable[Member]) -> None:
+        """Tell these who leads too, though they have no vote yet."""
+        self._learners = frozenset(learners)
+        self._configure()
+
+    def _configure(self) -> None:
+        membership = Membership(self._log.voters, self._learners - self._log.voters)
+        if membership != self._configured:
+            self._configured = membership
+            self.handle(Configure(membership))
+        else:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+        wake_at = self._bully.wake_at
+        if not self._stopped and wake_at != float("inf"):
+            left = max(0.0, wake_at - self._runtime.clock.seconds())
+            self._timer = self._runtime.clock.callLater(left, self.handle, Tick())
+
+    def _carry_out(self, effect: Effect) -> None:
+        if isinstance(effect, Send):
+            self._send(effect)
+        elif isinstance(effect, Store):
+            self._store(effect.ballot)
+        elif isinstance(effect, Lead):
+            _log.info("{me} is elected for epoch {epoch}", me=self.me, epoch=effect.epoch)
+            self._part.lead(effect.epoch)
+        elif isinstance(effect, StepDown):
+            _log.info(
+                "{me} leads epoch {epoch} no more: {reason}",
+                me=self.me,
+                epoch=effect.epoch,
+                reason=effect.reason,
+            )
+            self._part.step_down(effect.epoch, effect.reason)
+        elif isinstance(effect, Follow):
+            self._part.follow(effect.leader, effect.epoch)
+        elif isinstance(effect, Transfer):
+            self._part.hand_over_to(effect.target)
+
+    def _send(self, effect: Send) -> None:
+        """Messages may be lost: nobody waits for the answer."""
+        link = self.link_to(effect.to)
+        if link is None or not link.alive:
+            return
+        exchange = link.open(to_wire(effect.message), timeout_seconds=self._timing.lease_seconds)
+        exchange.answer.addErrback(lambda failure: failure.trap(GridError))
+
+    def _store(self, ballot: Ballot) -> None:
+        storing = self._ballot_lane.run(self._ballots.write, ballot)
+        storing.addCallbacks(lambda _: self.handle(Stored(ballot)), self._not_stored)
+
+    def _not_stored(self, failure: object) -> None:
+        error = getattr(failure, "value", None)
+        if not isinstance(error, GridError):
+            error = Unavailable(f"the vote was not stored: {error!r}")
+        self._on_fatal(error)
+
+
+def _member(link: Link) -> Member:
+    """Who is at the other end, in the incarnation that it said (S2)."""
+    assert link.peer_hello is not None
+    return Member(link.peer.name, link.peer_hello.incarnation)
+
+
+def member_of(caller: Caller) -> Member:
+    """Who calls."""
+    return _member(caller.link)

@@ -1,0 +1,301 @@
+"""What a head does while it leads, and only then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from google.protobuf.message import Message
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+
+from filegrid.config import Settings
+from filegrid.election.quorum import Member
+from filegrid.errors import GridError, InvalidRequest, NotLeader
+from filegrid.head.collector import Collector
+from filegrid.head.council import Council
+from filegrid.head.headlog import HeadLog
+from filegrid.head.ledger import Ledger
+from filegrid.head.locations import Locations
+from filegrid.head.namespace import Namespace
+from filegrid.head.redundancy import Redundancy
+from filegrid.head.repair import Repair
+from filegrid.head.roster import Roster, Server
+from filegrid.head.shipping import Shipping
+from filegrid.head.status import StatusReport
+from filegrid.head.verbs import Verbs
+from filegrid.model import ChunkId, Epoch, Identity
+from filegrid.net.link import Caller, Link, Method
+from filegrid.net.tasks import Tasks
+from filegrid.protocol.wire import journal_pb2 as journal
+from filegrid.protocol.wire.journal_pb2 import Entry, Outcome
+from filegrid.runtime import Runtime
+
+FIRST_LINEAGE = 1
+"""Of a grid that was created; a restored or rebuilt one has a higher one (S12)."""
+
+PURGED_AT_ONCE = 256
+"""Nodes and chunks taken out of the trash by one entry of the log."""
+
+WRITTEN_OFF_AT_ONCE = 1024
+
+CAUGHT_UP_ENTRIES = 1000
+"""A head that is behind by no more than this gets a vote: it soon has the rest."""
+
+HAND_OVER_SECONDS = 1.0
+"""How long changes wait for a head that is to lead and lacks the end of the log."""
+
+LOOK_SECONDS = 0.01
+
+_log = Logger()
+
+
+class Reign:
+    """One epoch of one leader.
+
+    :param create: whether this head may make the grid, where there is none (S1).
+    :ivar serving: from when the barrier of the epoch is committed (S4) until the end.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        settings: Settings,
+        identity: Identity,
+        *,
+        epoch: Epoch,
+        create: bool,
+        log: HeadLog,
+        council: Council,
+        namespace: Namespace,
+        locations: Locations,
+        redundancy: Redundancy,
+        roster: Roster,
+        install: Callable[[Link, int], Deferred[int]],
+        certificate_expires_ms: int,
+    ) -> None:
+        self.serving = False
+        self._runtime = runtime
+        self._identity = identity
+        self._create = create
+        self._log = log
+        self._council = council
+        self._namespace = namespace
+        self._roster = roster
+        self._epoch = epoch
+        self._tasks = Tasks("leading")
+        self._ledger = Ledger(runtime, log, epoch=epoch, node=identity.name)
+        self._shipping = Shipping(
+            runtime,
+            log,
+            me=council.me,
+            epoch=epoch,
+            first_index=log.last_index + 1,
+            link_to=council.link_to,
+            install=install,
+        )
+        self._repair = Repair(
+            runtime, roster, redundancy, namespace, mib_per_second=settings.repair.mib_per_second
+        )
+        self._collector = Collector(
+            runtime,
+            roster,
+            redundancy,
+            locations,
+            namespace,
+            grace_seconds=settings.grid.collection_grace_seconds,
+            forget=self._write_off,
+        )
+        self._report = StatusReport(
+            runtime,
+            council=council,
+            shipping=self._shipping,
+            address=settings.address,
+            epoch=epoch,
+            min_replicas=settings.grid.min_replicas,
+            certificate_expires_ms=certificate_expires_ms,
+            namespace=namespace,
+            roster=roster,
+            redundancy=redundancy,
+            repair=self._repair,
+            collector=self._collector,
+        )
+        verbs = Verbs(
+            runtime,
+            settings.grid,
+            namespace=namespace,
+            roster=roster,
+            locations=locations,
+            redundancy=redundancy,
+            propose=self._ledger.propose,
+            status=self._report.make,
+        )
+        self.methods: Mapping[str, Method] = verbs.methods
+
+    # From the beginning to the end.
+
+    def begin(self) -> None:
+        self._log.grown = self._shipping.tell
+        self.meet()
+        self._tasks.begin(self._begin())
+
+    async def _begin(self) -> None:
+        try:
+            await self._ledger.start()
+            await self._need_grid()
+        except (GridError, CancelledError) as error:
+            _log.info("the reign ended before it began: {error}", error=error)
+            return
+        self._roster.lead(
+            self._namespace.registers().lineage,
+            self._epoch,
+            self._namespace.servers(),
+            lambda server: self._tasks.begin(self._register(server)),
+        )
+        self.serving = True
+        _log.info("{name} leads epoch {epoch}", name=self._identity.name, epoch=self._epoch)
+
+    def end(self, reason: str) -> None:
+        """Answer nothing as leader any more, from this very moment."""
+        self.serving = False
+        self._log.grown = lambda: None
+        self._roster.follow()
+        self._ledger.end(NotLeader(f"this head leads no more ({reason})", self._identity.name))
+
+    async def ended(self) -> None:
+        """Return once nothing of it runs any more."""
+        await self._repair.stop()
+        await self._collector.stop()
+        await self._tasks.stop()
+        await self._shipping.stop()
+        await self._ledger.drained()
+
+    async def _need_grid(self) -> None:
+        """Create the grid where this head was told to, once (S1)."""
+        if self._namespace.registers().grid_id or not self._create:
+            return
+        created = journal.CreateGrid(grid_id=self._identity.grid_id, lineage=FIRST_LINEAGE)
+        await self._ledger.propose(journal.Command(create_grid=created))
+        await self._configure({self._council.me})
+
+    # What it is told.
+
+    def applied(self, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
+        self._ledger.applied(entries, outcomes)
+
+    def log_moved(self) -> None:
+        """More is durable here, or the configuration has changed."""
+        self._shipping.count()
+
+    def meet(self) -> None:
+        """Ship the log to every head that can be reached, and to all voters."""
+        linked = {member for member, _ in self._council.linked()}
+        self._council.admit(linked)
+        self._shipping.serve(linked | self._log.voters)
+
+    async def serve(self, method: Method, caller: Caller, request: Message) -> Message:
+        """Answer as the leader; and only if this head was it all the time (S5)."""
+        self._need_lead()
+        answer = await method.handle(caller, request)
+        if not caller.call.HasField("once"):
+            # What was read is answered only under a lease that still runs. A change is committed,
+            # whoever leads by now.
+            self._need_lead()
+        return answer
+
+    def _need_lead(self) -> None:
+        if not self.serving or not self._council.may_serve():
+            raise NotLeader("this head does not lead", self._identity.name)
+
+    # By itself.
+
+    def turn(self) -> None:
+        if self.serving:
+            self._roster.judge()
+            self._repair.turn()
+
+    def housekeep(self) -> None:
+        self.meet()
+        if self.serving:
+            self._collector.turn()
+            if len(self._tasks) == 0:
+                self._tasks.begin(self._expire())
+                self._tasks.begin(self._keep_voters())
+
+    async def _expire(self) -> None:
+        """Log what the passing of time has ended (S9: log time, not a clock's)."""
+        now_ms = self._ledger.log_time_ms
+        due = self._namespace.sessions_due(now_ms)
+        try:
+            if due:
+                expired = journal.ExpireSessions(sessions=due)
+                await self._ledger.propose(journal.Command(expire_sessions=expired))
+            while self._namespace.purge_due(now_ms):
+                purge = journal.PurgeTrash(limit=PURGED_AT_ONCE)
+                await self._ledger.propose(journal.Command(purge_trash=purge))
+        except GridError as error:
+            _log.warn("what has expired stays for now: {error}", error=error)
+
+    async def _keep_voters(self) -> None:
+        """Give heads that have caught up a vote, one change at a time (S7); take it from the
+        incarnations that they were before their disks were wiped (S2)."""
+        if self._log.configuration_index > self._log.commit_index:
+            return
+        voters = self._log.voters
+        for member, _ in self._council.linked():
+            if member in voters:
+                continue
+            before = next((voter for voter in voters if voter.name == member.name), None)
+            if before is not None:
+                _log.warn("{name} came back with an empty disk", name=member.name)
+                await self._configure(set(voters) - {before})
+                return
+            behind = self._log.commit_index - self._shipping.matched(member)
+            if self._shipping.matched(member) and behind <= CAUGHT_UP_ENTRIES:
+                _log.info("{name} gets a vote", name=member.name)
+                await self._configure({*voters, member})
+                return
+
+    async def _configure(self, voters: set[Member]) -> None:
+        named = [
+            journal.Voter(name=one.name, incarnation=one.incarnation) for one in sorted(voters)
+        ]
+        change = journal.Configure(voters=named)
+        try:
+            await self._ledger.propose(journal.Command(configure=change))
+        except GridError as error:
+            _log.warn("the voters stay as they are for now: {error}", error=error)
+
+    async def _register(self, server: Server) -> None:
+        known = journal.RegisterServer(
+            name=server.name,
+            incarnation=server.incarnation,
+            rack=server.rack,
+            address=server.address,
+        )
+        try:
+            await self._ledger.propose(journal.Command(register_server=known))
+        except GridError as error:
+            # Known to this head all the same; it is logged when it joins the next time.
+            _log.error("{name} is not registered: {error}", name=server.name, error=error)
+
+    async def _write_off(self, chunk_ids: Sequence[ChunkId]) -> None:
+        for start in range(0, len(chunk_ids), WRITTEN_OFF_AT_ONCE):
+            gone = journal.ForgetReleased(chunk_ids=chunk_ids[start : start + WRITTEN_OFF_AT_ONCE])
+            await self._ledger.propose(journal.Command(forget_released=gone))
+
+    # Handing over.
+
+    async def hand_over(self, target: Member) -> None:
+        """Let another head lead, once it has all of the log.
+
+        :raises InvalidRequest: where it has no vote or cannot be reached.
+        """
+        if target not in self._log.voters or self._council.link_to(target) is None:
+            raise InvalidRequest("this head cannot lead now", target.name)
+        self._ledger.pause()
+        deadline_at = self._runtime.clock.seconds() + HAND_OVER_SECONDS
+        while self._shipping.matched(target) < self._log.last_index:
+            if self._runtime.clock.seconds() > deadline_at:
+                break  # its election then takes as long as any other
+            await self._runtime.sleep(LOOK_SECONDS)
+        self._council.hand_over(target)

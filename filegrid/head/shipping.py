@@ -1,0 +1,172 @@
+"""The leader's log on its way to the other heads, and what that commits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from filegrid.election.quorum import Member
+from filegrid.errors import GridError, IntegrityError
+from filegrid.head.headlog import HeadLog
+from filegrid.net.link import Link
+from filegrid.net.tasks import Tasks
+from filegrid.protocol.wire import replication_pb2 as wire
+from filegrid.runtime import Runtime
+
+MOST_ENTRIES = 256
+"""In one message; with 1 MiB groups, below the limit of a frame."""
+
+MOST_BYTES = 1024 * 1024
+
+ANSWER_SECONDS = 5.0
+AGAIN_SECONDS = 0.05
+"""After a failure; a head that comes back is behind no longer than that."""
+
+TELL_SECONDS = 0.02
+"""After which followers learn of a commit that no later entry told them of."""
+
+_log = Logger()
+
+
+@dataclass(slots=True)
+class _Peer:
+    """:ivar matched: the other's log is ours up to here, on its stable storage."""
+
+    member: Member
+    next_index: int
+    matched: int = 0
+    told_commit: int = 0
+
+
+def committed(matched: dict[Member, int], voters: Collection[Member]) -> int:
+    """The highest index that a majority of the voters holds."""
+    held = sorted((matched.get(voter, 0) for voter in voters), reverse=True)
+    return held[len(held) // 2] if held else 0
+
+
+class Shipping:
+    """One reign's sending, to everybody who votes or wants to.
+
+    :param first_index: of this epoch; only an entry of the leader's own epoch commits itself and
+        what is before it (S4; Ongaro 2014, 3.6.2).
+    :param link_to: the link to a head in its present incarnation, where it is up.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        log: HeadLog,
+        *,
+        me: Member,
+        epoch: int,
+        first_index: int,
+        link_to: Callable[[Member], Link | None],
+        install: Callable[[Link, int], Deferred[int]],
+    ) -> None:
+        self._runtime = runtime
+        self._log = log
+        self._me = me
+        self._epoch = epoch
+        self._first_index = first_index
+        self._link_to = link_to
+        self._install = install
+        self._peers: dict[Member, _Peer] = {}
+        self._news: list[Deferred[None]] = []
+        self._tasks = Tasks("shipping the log")
+        self._ended = False
+
+    @property
+    def voters(self) -> frozenset[Member]:
+        return self._log.voters
+
+    def matched(self, member: Member) -> int:
+        """Up to where this head's log is known to be ours."""
+        if member == self._me:
+            return self._log.durable_index
+        peer = self._peers.get(member)
+        return peer.matched if peer is not None else 0
+
+    def serve(self, members: Collection[Member]) -> None:
+        """Ship to these from now on, and to no others."""
+        for member in set(self._peers) - set(members):
+            del self._peers[member]
+        for member in members:
+            if member != self._me and member not in self._peers:
+                peer = self._peers[member] = _Peer(member, self._log.last_index + 1)
+                self._tasks.begin(self._ship(peer))
+        self.tell()
+
+    def tell(self) -> None:
+        """There is something new: entries, or a commit."""
+        self.count()
+        news, self._news = self._news, []
+        for one in news:
+            one.callback(None)
+
+    def count(self) -> None:
+        """See what a majority holds by now."""
+        matched = {member: peer.matched for member, peer in self._peers.items()}
+        matched[self._me] = self._log.durable_index
+        index = committed(matched, self._log.voters)
+        if index >= self._first_index and not self._ended:
+            self._log.commit_to(index)
+
+    async def stop(self) -> None:
+        self._ended = True
+        await self._tasks.stop()
+
+    async def _ship(self, peer: _Peer) -> None:
+        while self._peers.get(peer.member) is peer and not self._ended:
+            link = self._link_to(peer.member)
+            if link is None:
+                await self._runtime.sleep(AGAIN_SECONDS)
+                continue
+            if peer.next_index > self._log.last_index:
+                if peer.told_commit >= self._log.commit_index and peer.matched:
+                    news: Deferred[None] = Deferred(self._news.remove)
+                    self._news.append(news)
+                    await news
+                if peer.next_index > self._log.last_index and peer.matched:
+                    await self._runtime.sleep(TELL_SECONDS)
+            try:
+                await self._send(link, peer)
+            except GridError as error:
+                _log.info("{peer} does not follow yet: {error}", peer=peer.member, error=error)
+                await self._runtime.sleep(AGAIN_SECONDS)
+
+    async def _send(self, link: Link, peer: _Peer) -> None:
+        try:
+            prev_epoch = await self._log.epoch_before(peer.next_index)
+            entries = await self._log.entries_from(peer.next_index, MOST_ENTRIES)
+        except IntegrityError:
+            prev_epoch = None
+        if prev_epoch is None:
+            # Its log ends before ours begins.
+            peer.matched = await self._install(link, self._epoch)
+            peer.next_index = peer.matched + 1
+            return
+        request = wire.AppendEntries(
+            epoch=self._epoch,
+            prev_index=peer.next_index - 1,
+            prev_epoch=prev_epoch,
+            commit_index=self._log.commit_index,
+        )
+        size = 0
+        for entry in entries:
+            size += entry.ByteSize()
+            if request.entries and size > MOST_BYTES:
+                break
+            request.entries.append(entry)
+        answer = await link.call(request, wire.Appended, timeout_seconds=ANSWER_SECONDS)
+        if not answer.obeyed:
+            await self._runtime.sleep(AGAIN_SECONDS)  # the election tells who is right
+        elif answer.accepted:
+            peer.matched = max(peer.matched, answer.last_index)
+            peer.next_index = answer.last_index + 1
+            peer.told_commit = request.commit_index
+            self.count()
+        else:
+            peer.next_index = max(1, min(peer.next_index - 1, answer.last_index + 1))
