@@ -29,8 +29,8 @@ from filegrid.election.messages import (
 class State(Enum):
     PASSIVE = "no vote here, or not in this incarnation (S2)"
     FOLLOWING = "under a leader, or waiting for one"
-    STANDING = "asked who is above, and who would vote"
-    DEFERRING = "one above has answered: waits for it, once"
+    STANDING = "asks who is above, and who would vote"
+    DEFERRING = "one above has answered, and is waited for once"
     CANDIDATE = "has voted for itself and asks for votes"
     LEADING = "was elected, and renews its lease"
 

@@ -45,7 +45,7 @@ class Reign:
 
 
 class Voter:
-    """A member as its leader sees it; :class:`~filegrid.election.bully.Bully` says how it is made."""
+    """The half of :class:`~filegrid.election.bully.Bully` that votes and follows."""
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -114,9 +115,11 @@ class Node:
         self.stored_ballot = Ballot()
         self.stored_log = log
         self.log = log
-        self.bully: Bully | None = None
+        self.bully: Bully
+        self.up = False
         self.run = 0
         self.paused_until = 0.0
+        self.disk: deque[Callable[[], object]] = deque()
         self.synced_at = 0.0
         self.wake_number = 0
         self.acknowledged: dict[Member, int] = {}
@@ -142,11 +145,13 @@ class Node:
             random=self.cluster.random,
             now=self.now,
         )
+        self.up = True
         self._wake()
 
     def crash(self) -> None:
         self.run += 1
-        self.bully = None
+        self.disk.clear()
+        self.up = False
 
     def wipe(self) -> None:
         """A new disk: another incarnation, which knows nothing (S2)."""
@@ -154,7 +159,7 @@ class Node:
         self.member = Member(self.member.name, self.member.incarnation + b"1")
         self.stored_ballot, self.stored_log = Ballot(), ()
 
-    def later(self, seconds: float, work: Callable[[], None]) -> None:
+    def later(self, seconds: float, work: Callable[[], object]) -> None:
         """Work of this run of the process: not while it is paused, and not after a crash."""
         run = self.run
 
@@ -168,35 +173,34 @@ class Node:
 
         self.cluster.at(self.cluster.now + seconds, wake)
 
-    def sync(self, work: Callable[[], None]) -> None:
+    def sync(self, work: Callable[[], object]) -> None:
         """The disk is slow, and serial; a crash before it is done loses what it was doing."""
         usual = self.cluster.weather.sync_seconds
         seconds = self.cluster.random.uniform(0, usual)
         self.synced_at = max(self.synced_at, self.cluster.now + seconds)
-        self.later(self.synced_at - self.cluster.now, work)
+        self.disk.append(work)
+        self.later(self.synced_at - self.cluster.now, lambda: self.disk.popleft()())
 
     # The machine
 
     def handle(self, event: Event) -> None:
-        assert self.bully is not None
         for effect in self.bully.handle(event, self.now):
             self._carry_out(effect)
         self._wake()
 
     def _wake(self) -> None:
-        assert self.bully is not None
         self.wake_number += 1
         number = self.wake_number
         if self.bully.wake_at < float("inf"):
             seconds = max(0.0, (self.bully.wake_at - self.now) / self.rate)
             lateness = self.cluster.random.uniform(1e-6, 0.002)
-            self.later(seconds + lateness, lambda: number == self.wake_number and self._tick())
+            self.later(seconds + lateness, lambda: self._tick(number))
 
-    def _tick(self) -> None:
-        self.handle(Tick())
+    def _tick(self, number: int) -> None:
+        if number == self.wake_number:
+            self.handle(Tick())
 
     def _carry_out(self, effect: Effect) -> None:
-        assert self.bully is not None
         match effect:
             case Send(to, message):
                 self.cluster.promises.sends(self, message, to)
@@ -209,9 +213,12 @@ class Node:
                 self.append(None)
             case Transfer(target):
                 if self.acknowledged.get(target) == len(self.log):
-                    self.later(0, lambda: self.handle(HandOver(target)))
+                    self.later(0, lambda: self.hand_over(target))
             case StepDown() | Follow():
                 pass
+
+    def hand_over(self, target: Member) -> None:
+        self.handle(HandOver(target))
 
     def _stored(self, ballot: Ballot) -> None:
         self.cluster.promises.stores(self, ballot)
@@ -222,7 +229,6 @@ class Node:
 
     def append(self, membership: Membership | None) -> None:
         """As leader: take an entry, and ship all of the log."""
-        assert self.bully is not None
         epoch = self.bully.epoch
         self.cluster.entries += 1
         log = (*self.log, Entry(epoch, self.cluster.entries, membership))
@@ -237,16 +243,13 @@ class Node:
         self.ship()
 
     def ship(self) -> None:
-        assert self.bully is not None
         for member in newest_membership(self.log).besides(self.member):
             self.cluster.send(self, member, Append(self.bully.epoch, self.log))
 
     def leads(self, epoch: int) -> bool:
-        assert self.bully is not None
         return self.bully.state is State.LEADING and self.bully.epoch == epoch
 
     def receive(self, sender: Member, message: Message | Append | Acknowledged) -> None:
-        assert self.bully is not None
         match message:
             case Append(epoch, log):
                 self._take(sender, epoch, log)
@@ -257,7 +260,6 @@ class Node:
                 self.handle(Received(sender, message))
 
     def _take(self, sender: Member, epoch: int, log: Log) -> None:
-        assert self.bully is not None
         if not self.bully.obeys(sender, epoch):
             return
         if self.log[: len(log)] != log:
@@ -266,7 +268,7 @@ class Node:
 
         def synced() -> None:
             self._set_stored_log(snapshot)
-            if self.bully is not None and self.bully.obeys(sender, epoch):
+            if self.bully.obeys(sender, epoch):
                 member = self.cluster.node(sender.name).member
                 self.cluster.send(self, member, Acknowledged(epoch, len(log)))
 
@@ -278,12 +280,10 @@ class Node:
             self.handle(Configure(newest_membership(log)))
 
     def _set_stored_log(self, log: Log) -> None:
-        assert self.bully is not None
         self.stored_log = log
         self.bully.log = position(log)
 
     def _acknowledged(self, member: Member, length: int) -> None:
-        assert self.bully is not None
         self.acknowledged[member] = max(length, self.acknowledged.get(member, 0))
         voters = newest_membership(self.log).voters
         lengths = sorted((self.acknowledged.get(voter, 0) for voter in voters), reverse=True)
@@ -326,7 +326,7 @@ class Cluster:
         self.cut: set[tuple[str, str]] = set()
         self.slow: dict[tuple[str, str], float] = {}
         self.entries = 0
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._queue: list[tuple[float, int, Callable[[], object]]] = []
         self._number = 0
         names = [f"m{number}" for number in range(1, size + 1)]
         voters = frozenset(Member(name, b"1") for name in names)
@@ -342,13 +342,13 @@ class Cluster:
 
     @property
     def up(self) -> list[Node]:
-        return [node for node in self.nodes if node.bully is not None]
+        return [node for node in self.nodes if node.up]
 
     def serving(self) -> Node | None:
         """Whoever may serve now."""
-        return next((n for n in self.up if n.bully and n.bully.may_serve(n.now)), None)
+        return next((n for n in self.up if n.bully.may_serve(n.now)), None)
 
-    def at(self, when: float, work: Callable[[], None]) -> None:
+    def at(self, when: float, work: Callable[[], object]) -> None:
         self._number += 1
         heapq.heappush(self._queue, (when, self._number, work))
 
@@ -365,29 +365,25 @@ class Cluster:
         return True
 
     def send(self, source: Node, to: Member, message: Message | Append | Acknowledged) -> None:
-        target = self.node(to.name)
-        copies = 2 if self.random.random() < self.weather.repeat else 1
-        for _ in range(copies):
-            way = (source.member.name, to.name)
+        target, sender = self.node(to.name), source.member
+        way = (sender.name, to.name)
+
+        def deliver() -> None:
+            if target.up and target.member == to:
+                target.later(0, lambda: target.receive(sender, message))
+
+        for _ in range(2 if self.random.random() < self.weather.repeat else 1):
             if way in self.cut or self.random.random() < self.weather.loss:
                 continue
             seconds = self.random.uniform(0.0005, self.weather.usual_seconds)
             seconds += self.slow.get(way, 0.0)
             if self.random.random() < self.weather.late:
                 seconds += self.random.uniform(0, self.weather.late_seconds)
-            sender = source.member
-
-            def deliver() -> None:
-                if target.bully is None or target.member != to:
-                    return
-                target.later(0, lambda: target.receive(sender, message))
-
             self.at(self.now + seconds, deliver)
 
     def _beat(self) -> None:
         """Leaders take entries, also those that may not know yet that they lead no more."""
         for node in self.up:
-            assert node.bully is not None
             if node.bully.state is State.LEADING and self.now >= node.paused_until:
                 node.change_membership()
                 if self.random.random() < self.weather.busy:

@@ -57,8 +57,8 @@ class Promises:
 
     def sends(self, node: Node, message: Message, to: Member) -> None:
         if isinstance(message, Vote):
-            stored = node.stored_ballot
-            self._check(stored == Ballot(message.epoch, to), "a vote is sent that is not stored")
+            kept = node.stored_ballot == Ballot(message.epoch, to)
+            self._check(kept, f"the vote of {node.member} is said before it is stored")
             self._votes_for(node, message.epoch, to)
 
     def _votes_for(self, node: Node, epoch: int, candidate: Member) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from filegrid.election.bully import Bully
 from filegrid.election.events import Claim, Suspect
@@ -133,11 +134,14 @@ class Storm:
         else:
             node.crash()
         seconds = self.random.choice((0.001, self._seconds()))
-        run = node.run
-        self.cluster.at(self.cluster.now + seconds, lambda: node.run == run and node.start())
+        self.cluster.at(self.cluster.now + seconds, lambda: self._start(node))
+
+    def _start(self, node: Node) -> None:
+        if not node.up:
+            node.start()
 
     def _leader(self) -> tuple[Member, int] | None:
-        leading = [node.bully for node in self.cluster.up if node.bully and node.bully.leader]
+        leading = [node.bully for node in self.cluster.up if node.bully.leader]
         bully = self.random.choice(leading) if leading else None
         return (bully.leader, bully.epoch) if bully and bully.leader else None
 
@@ -146,11 +150,11 @@ class Storm:
         found = self._leader()
         for node in self.cluster.up:
             if found is not None and self.random.random() < 0.7:
-                node.later(0.01, lambda node=node: node.handle(Suspect(*found)))  # type: ignore[misc]
+                node.later(0.01, partial(node.handle, Suspect(*found)))
 
     def _claim(self) -> None:
         for node in self.cluster.up:
-            node.later(0, lambda node=node: node.handle(Claim()))  # type: ignore[misc]
+            node.later(0, partial(node.handle, Claim()))
 
 
 def heal(cluster: Cluster) -> None:
@@ -159,7 +163,7 @@ def heal(cluster: Cluster) -> None:
     cluster.slow.clear()
     for node in cluster.nodes:
         node.paused_until = 0.0
-        if node.bully is None:
+        if not node.up:
             node.start()
 
 
@@ -188,9 +192,9 @@ def _lose_leader(cluster: Cluster) -> None:
         raise Broken("the leader was lost in the calm")
     leader.crash()
     voters = newest_membership(leader.log).voters
-    left = [n for n in cluster.up if n.bully and n.member in voters]
+    left = [n for n in cluster.up if n.member in voters]
     assert len(left) >= len(voters) // 2 + 1
-    highest = max(left, key=lambda n: Rank(n.bully.log, n.priority, n.member.name))  # type: ignore[union-attr]
+    highest = max(left, key=lambda n: Rank(n.bully.log, n.priority, n.member.name))
     if not cluster.run(ELECTED_WITHIN_SECONDS, lambda: cluster.serving() is not None):
         raise Broken("nobody followed the lost leader")
     found = cluster.serving()
