@@ -172,8 +172,8 @@ class Council:
         self.handle(Received(_member(caller.link), from_wire(request)))
         return frame_pb2.Done()
 
-    def hand_over(self, target: Member) -> None:
-        """Stop leading, for this head to lead instead."""
+    def hand_over(self, target: Member | None) -> None:
+        """Stop leading, for this head to lead instead; None: for whichever is best."""
         self.handle(HandOver(target))
 
     def log_moved(self) -> None:

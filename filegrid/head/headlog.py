@@ -43,8 +43,8 @@ class HeadLog:
     :param on_applied: called with each group that was applied and its outcomes, in log order.
     :param on_fatal: called once, with the error after which this head has to exit (S16).
     :ivar commit_index: up to here nothing can be lost any more.
-    :ivar durable_index: up to here the log is on stable storage here.
-    :ivar moved: told whenever durable_index or the configuration has changed.
+    :ivar position: the end of what is on stable storage here, for elections: never above it.
+    :ivar moved: told whenever the position or the configuration has changed.
     :ivar grown: told when entries were added that can be shipped.
     """
 
@@ -64,7 +64,7 @@ class HeadLog:
         self.failure: GridError | None = None
         self.last_index = max(journal.last_index, namespace.applied_index)
         self.last_epoch = journal.last_epoch or namespace.registers().applied_epoch
-        self.durable_index = self.last_index
+        self.position = LogPosition(self.last_epoch, self.last_index)
         self.applied_index = self.commit_index = namespace.applied_index
         self._journal = journal
         self._namespace = namespace
@@ -99,11 +99,6 @@ class HeadLog:
         if self._applying is not None:
             await self._applying
         await self._journal_lane.run(self._journal.close)
-
-    @property
-    def position(self) -> LogPosition:
-        """The end of what is on stable storage, for elections."""
-        return LogPosition(self.last_epoch, self.durable_index)
 
     @property
     def voters(self) -> frozenset[Member]:
@@ -189,19 +184,22 @@ class HeadLog:
 
     async def _truncate_from(self, index: int) -> None:
         assert index > self.commit_index, (index, self.commit_index)
+        epoch = await self._epoch_at(index - 1)
+        assert epoch is not None, index
         while self._recent and self._recent[-1].index >= index:
             self._recent.pop()
         while self._configurations[-1][0] >= index:
             self._configurations.pop()
-        # Whoever holds the writing lock sees no entry that is not durable.
-        self.last_index = self.durable_index = index - 1
-        await self._in_journal(self._journal.truncate_from, index)
-        self.last_epoch = self._journal.last_epoch or self._namespace.registers().applied_epoch
+        # Whoever holds the writing lock sees no entry that is not durable. Elections learn of the
+        # shorter log first: what is being taken back must not win a vote any more.
+        self.last_index, self.last_epoch = index - 1, epoch
+        self.position = LogPosition(epoch, index - 1)
         self.moved()
+        await self._in_journal(self._journal.truncate_from, index)
 
     async def _write(self, entries: Sequence[Entry]) -> None:
         await self._in_journal(self._journal.append, entries)
-        self.durable_index = entries[-1].index
+        self.position = LogPosition(entries[-1].epoch, entries[-1].index)
         self.moved()
         self._turn()
 
@@ -271,7 +269,7 @@ class HeadLog:
         try:
             while not self._stopped:
                 # What is not durable here is not applied: the state must never be ahead of the log.
-                end = min(self.commit_index, self.durable_index)
+                end = min(self.commit_index, self.position.index)
                 if self.applied_index >= end:
                     self._wake = Deferred()
                     await self._wake

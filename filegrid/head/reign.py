@@ -158,6 +158,7 @@ class Reign:
         """Answer nothing as leader any more, from this very moment."""
         self.serving = False
         self._log.grown = lambda: None
+        self._shipping.end()
         self._roster.follow()
         self._ledger.end(NotLeader(f"this head leads no more ({reason})", self._identity.name))
 
@@ -166,7 +167,7 @@ class Reign:
         await self._repair.stop()
         await self._collector.stop()
         await self._tasks.stop()
-        await self._shipping.stop()
+        await self._shipping.ended()
         await self._ledger.drained()
 
     async def _need_grid(self) -> None:

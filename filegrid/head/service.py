@@ -197,6 +197,7 @@ class Head:
         for loop, _ in self._loops:
             if loop.running:
                 loop.stop()
+        self._council.hand_over(None)  # the others need not wait for the lease to run out
         self._end_reign("it is stopping")
         await self._council.stop()
         await self._tasks.finish()

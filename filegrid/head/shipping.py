@@ -85,7 +85,7 @@ class Shipping:
     def matched(self, member: Member) -> int:
         """Up to where this head's log is known to be ours."""
         if member == self._me:
-            return self._log.durable_index
+            return self._log.position.index
         peer = self._peers.get(member)
         return peer.matched if peer is not None else 0
 
@@ -109,13 +109,17 @@ class Shipping:
     def count(self) -> None:
         """See what a majority holds by now."""
         matched = {member: peer.matched for member, peer in self._peers.items()}
-        matched[self._me] = self._log.durable_index
+        matched[self._me] = self._log.position.index
         index = committed(matched, self._log.voters)
         if index >= self._first_index and not self._ended:
             self._log.commit_to(index)
 
-    async def stop(self) -> None:
+    def end(self) -> None:
+        """Count nothing any more: from now on the log here may be another leader's."""
         self._ended = True
+
+    async def ended(self) -> None:
+        """Return once nothing is being sent any more."""
         await self._tasks.stop()
 
     async def _ship(self, peer: _Peer) -> None:
