@@ -165,6 +165,9 @@ class LocalGrid:
                     advice=f"see {self.folder / 'log'}",
                 )
             time.sleep(_LOOK_SECONDS)
+        if not self.home.created:
+            # Should all heads lose their data from now on, no empty one starts all over (S1).
+            save_home(self.folder, replace(self.home, created=True))
 
     def _known(self, node: str) -> None:
         names = self.nodes
@@ -214,13 +217,12 @@ class LocalGrid:
     def _is_first_start(self, node: str) -> bool:
         """Whether the node may make what it does not find.
 
-        A head makes the namespace until it has once started, and it sees to it that its log is
-        empty (S1). A chunk server makes its folder where it is gone: within the home it is no
-        disk that somebody forgot to mount (S20), and a server that comes back empty is a new one
-        to the head.
+        The first head makes the namespace, once (S1); the others learn it from that one. A chunk
+        server makes its folder where it is gone: within the home it is no disk that somebody
+        forgot to mount (S20), and a server that comes back empty is a new one to the heads.
         """
         if role_of(node) == "head":
-            return not self.home.created
+            return node == "head-1" and not self.home.created
         data = self.folder / "nodes" / node
         return not (data.exists() and any(data.iterdir()))
 
@@ -235,10 +237,6 @@ class LocalGrid:
             return Unavailable(f"did not start in {START_SECONDS:g} seconds", node)
         if process.returncode != 0:
             return self._failure(node, self._log_from(node, starting.log_bytes) + said)
-        if role_of(node) == "head" and not self.home.created:
-            # Before anything else is done with the grid: should the head's data be lost from
-            # now on, an empty head must not start all over (S1).
-            save_home(self.folder, replace(self.home, created=True))
         return None
 
     def _failure(self, node: str, said: str) -> Unavailable:

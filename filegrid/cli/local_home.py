@@ -26,6 +26,9 @@ from filegrid.schema import Toml, keys, parse_text
 
 FORMAT = 1
 
+MOST_HEADS = 7
+"""Every change waits for a majority of them."""
+
 _OWN_TO_EACH_NODE = (
     "node.name",
     "node.data",
@@ -42,7 +45,7 @@ _OWN_TO_EACH_NODE = (
 class Shape:
     """What a grid is made of."""
 
-    heads: int = 1
+    heads: int = 3
     health: int = 0
     chunk_servers: int = 5
     racks: int = 3
@@ -53,11 +56,11 @@ class Shape:
 
     def check(self) -> None:
         """:raises InvalidRequest: where there can be no such grid."""
-        if self.heads != 1:
+        if not 1 <= self.heads <= MOST_HEADS or self.heads % 2 == 0:
             raise InvalidRequest(
-                "replicated heads are not there yet",
+                "a majority decides: an even number of heads outlives no more than one less",
                 f"--heads {self.heads}",
-                advice="leave it at 1",
+                advice=f"take an odd number up to {MOST_HEADS}",
             )
         if self.health != 0:
             raise InvalidRequest(

@@ -29,6 +29,7 @@ _ASK_SECONDS = 5.0
 def readiness(grid: LocalGrid) -> Callable[[], str | None]:
     """What says why `grid` does not take writes yet; None once it does, on all its servers."""
     expected = {name for name in grid.nodes if name.startswith("chunk-")}
+    heads = {name for name in grid.nodes if name.startswith("head-")}
 
     def not_ready() -> str | None:
         try:
@@ -43,7 +44,12 @@ def readiness(grid: LocalGrid) -> Callable[[], str | None]:
             for server in status["chunk_servers"]
             if server["state"] not in ("suspect", "dead")
         }
-        return f"waiting for {', '.join(sorted(expected - there))}" if expected - there else None
+        if expected - there:
+            return f"waiting for {', '.join(sorted(expected - there))}"
+        standing = {head["name"] for head in status["heads"] if head["role"] != "down"}
+        if heads - standing:
+            return f"waiting for {', '.join(sorted(heads - standing))}"
+        return None
 
     return not_ready
 
@@ -64,7 +70,7 @@ def parse_settings(texts: tuple[str, ...]) -> dict[str, str]:
 
 @click.command()
 @_Home
-@click.option("--heads", type=int, help="How many heads; one, for now.  [default: 1]")
+@click.option("--heads", type=int, help="How many heads, an odd number.  [default: 3]")
 @click.option("--health", type=int, help="How many health nodes; none, for now.  [default: 0]")
 @click.option("--chunk-servers", type=int, help="How many chunk servers.  [default: 5]")
 @click.option("--racks", type=int, help="Racks that they are spread over.  [default: 3]")

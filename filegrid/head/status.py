@@ -69,28 +69,23 @@ class StatusReport:
         )
 
     def _heads(self, log_index: int) -> list[wire.HeadStatus]:
-        heads = [
-            wire.HeadStatus(
+        """Every head that votes or can be reached; without a vote it counts as down."""
+        heads = {
+            self._name: wire.HeadStatus(
                 name=self._name, address=str(self._address), role="leader", log_index=log_index
             )
-        ]
-        linked = dict(self._council.linked())
-        for member, address in linked.items():
-            heads.append(
-                wire.HeadStatus(
-                    name=member.name,
-                    address=str(address),
-                    role="standby",
-                    log_index=self._shipping.matched(member),
-                )
+        }
+        voters = self._shipping.voters
+        for member, address in self._council.linked():
+            heads[member.name] = wire.HeadStatus(
+                name=member.name,
+                address=str(address),
+                role="standby" if member in voters else "down",
+                log_index=self._shipping.matched(member),
             )
-        named = {head.name for head in heads}
-        heads += [
-            wire.HeadStatus(name=voter.name, role="down")
-            for voter in self._shipping.voters
-            if voter.name not in named
-        ]
-        return sorted(heads, key=lambda head: head.name)
+        for voter in voters:
+            heads.setdefault(voter.name, wire.HeadStatus(name=voter.name, role="down"))
+        return [heads[name] for name in sorted(heads)]
 
     def _servers(self) -> list[wire.ServerStatus]:
         return [
@@ -135,6 +130,11 @@ class StatusReport:
             warnings.append(
                 f"{live} chunk servers are live: writes need {self._min_replicas} of them"
             )
+        warnings += [
+            f"{member.name} is catching up and has no vote yet"
+            for member, _ in self._council.linked()
+            if member not in self._shipping.voters
+        ]
         if self._collector.held_back:
             warnings.append(
                 f"{self._collector.held_back} chunks that no file names are kept: so many at once"
