@@ -29,6 +29,9 @@ class Transport(Protocol):
     def write(self, data: Bytes) -> None:
         """Send; the buffer is not copied here and must not change until it is on its way."""
 
+    def writeSequence(self, data: Sequence[Bytes]) -> None:
+        """As :meth:`write` of each, and in as few packets as they fill."""
+
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None: ...
 
     def unregisterProducer(self) -> None: ...

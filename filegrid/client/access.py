@@ -28,7 +28,10 @@ class Access:
     runtime: Runtime
     session: Session
     pool: DataPool
-    avoided: Avoided
+    unreadable: Avoided
+    """Servers that just failed a reader."""
+    unwritable: Avoided
+    """Servers that just failed a writer; these alone may cost a new chunk a replica (S16)."""
     digests: DigestCache = field(default_factory=DigestCache)
     complaints: set[Deferred[None]] = field(default_factory=set)
 

@@ -44,7 +44,7 @@ class Allocator:
 
     def avoid(self, servers: Collection[str]) -> None:
         """They failed; what was given out ahead may name them."""
-        self._access.avoided.add(servers)
+        self._access.unwritable.add(servers)
         self._ready.clear()
 
     async def targets(self, length: int) -> Sequence[wire.Target]:
@@ -63,13 +63,13 @@ class Allocator:
 
     async def _find(self, count: int, length: int) -> list[Sequence[wire.Target]]:
         calls = self._access.session
-        avoided = self._access.avoided.servers()
+        avoided = self._access.unwritable.servers()
         if avoided:
             try:
                 patience = Patience(self._access.runtime, AGAIN_SECONDS)
                 return await self._ask(count, length, avoided, patience)
             except (NoSpace, Unavailable):
-                self._access.avoided.clear()  # better one that failed before than none
+                self._access.unwritable.clear()  # better one that failed before than none
         return await self._ask(count, length, (), calls.patience())
 
     async def _ask(

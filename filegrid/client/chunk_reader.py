@@ -55,8 +55,9 @@ class ChunkReader:
             skip = self._at % BLOCK_BYTES
             piece = blocks[skip : skip + self._end - self._at]
             self._at += len(piece)
+            if self._at == self._end:
+                self._transfer = None
             return piece
-        await self._finish()
         return memoryview(b"")
 
     def close(self) -> None:
@@ -64,15 +65,6 @@ class ChunkReader:
         transfer, self._transfer = self._transfer, None
         if transfer is not None:
             transfer.drop()
-
-    async def _finish(self) -> None:
-        """All was delivered: give the link back, where it ended well."""
-        if self._transfer is not None:
-            try:
-                await self._transfer.next()
-                self._transfer = None
-            except GridError:
-                self.close()
 
     async def _begin(self) -> ReplicaRead:
         while True:
@@ -93,7 +85,7 @@ class ChunkReader:
                 return read
 
     def _choose(self, placed: Placed) -> wire.Replica | None:
-        avoided = self._access.avoided.servers()
+        avoided = self._access.unreadable.servers()
         usable = [
             replica
             for replica in placed.replicas
@@ -112,7 +104,7 @@ class ChunkReader:
         if isinstance(error, (IntegrityError, NoSuchChunk)):
             self._access.complain(read.chunk.id, server, error)
         elif not isinstance(error, Busy):
-            self._access.avoided.add([server])
+            self._access.unreadable.add([server])
 
     async def _wait(self, placed: Placed) -> None:
         """Every replica that is known failed: let the head say again where they are.

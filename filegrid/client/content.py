@@ -33,8 +33,9 @@ class Content:
         try:
             while piece := await reader.next():
                 pieces.append(piece)
-        finally:
+        except Exception:
             reader.close()
+            raise
         return b"".join(pieces)
 
     def reader(self, offset: int = 0, length: int | None = None) -> Reader:

@@ -50,8 +50,9 @@ async def to_stream(runtime: Runtime, content: Content, stream: BinaryIO, moved:
         while piece := await reader.next():
             await runtime.threads.run(_write, stream, piece)
             moved(len(piece))
-    finally:
+    except Exception:
         reader.close()
+        raise
 
 
 async def _fill(runtime: Runtime, content: Content, target: LocalTarget, moved: Moved) -> None:
@@ -63,8 +64,9 @@ async def _fill(runtime: Runtime, content: Content, target: LocalTarget, moved: 
                 await runtime.threads.run(target.write, piece, offset)
                 offset += len(piece)
                 moved(len(piece))
-        finally:
+        except Exception:
             reader.close()
+            raise
 
     async with Window(CHUNKS_IN_FLIGHT) as window:
         for index in range(content.stat.chunk_count):

@@ -52,7 +52,8 @@ class GridClient:
             runtime=runtime,
             session=Session(runtime, identity, heads, timeout_seconds),
             pool=DataPool(runtime, lambda: hello_of(identity)),
-            avoided=Avoided(runtime.clock),
+            unreadable=Avoided(runtime.clock),
+            unwritable=Avoided(runtime.clock),
         )
         self._on_close: Callable[[], None] | None = None
         self.access.session.start()

@@ -95,9 +95,10 @@ class Heads:
 
     async def _any_up(self, seconds: float) -> None:
         up: Deferred[None] = Deferred()
+        over = False
 
         def wake(_: object) -> None:
-            if not up.called:
+            if not over and not up.called:
                 up.callback(None)
 
         waiters = [dialler.when_up().addBoth(wake) for dialler in self._diallers]
@@ -106,5 +107,6 @@ class Heads:
         except TimeoutError:
             pass
         finally:
+            over = True
             for waiter in waiters:
                 waiter.cancel()

@@ -125,10 +125,9 @@ class Ingest:
             while piece := await reader.next():
                 await writer.write(piece)
         except Exception:
+            reader.close()
             await writer.abort()
             raise
-        finally:
-            reader.close()
         return writer
 
     async def refuse_early(self) -> None:

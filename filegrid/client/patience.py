@@ -29,7 +29,7 @@ class Patience:
         return max(0.0, self._deadline_at - self._runtime.clock.seconds())
 
     async def pause(self, at_least_seconds: float = 0.0) -> bool:
-        """Wait before the next try, longer from time to time; False where no time is left for one."""
+        """Wait before the next try, each time longer; False where no time is left for one."""
         left = self.left_seconds
         # Jitter, so that the clients of a head that comes back do not all ask at once.
         seconds = self._pause_seconds * self._runtime.random.uniform(0.5, 1.0)

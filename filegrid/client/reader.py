@@ -72,8 +72,9 @@ class Reader:
         try:
             while piece := await reader.next():
                 pieces.append(piece)
-        finally:
+        except Exception:
             reader.close()
+            raise
         return pieces
 
 

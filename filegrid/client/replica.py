@@ -50,6 +50,7 @@ class ReplicaRead:
         self._address = Address.parse(replica.address)
         self._offset = offset
         self._end = end
+        self._complete = False  # the server has said that it sent all
         self._verifier = access.digests.get(chunk.id)
 
     async def open(self) -> None:
@@ -72,19 +73,14 @@ class ReplicaRead:
         except GridError:
             self.drop()
             raise
-        # A failure reaches the sink as data_lost.
-        exchange.answer.addCallbacks(lambda _: sink.end(), lambda _: None)
+        exchange.answer.addCallbacks(self._answered, self._failed)
 
     async def next(self) -> memoryview:
-        """The next whole blocks, verified; empty at the end, when the link has been given back.
+        """The next whole blocks, verified. After the last ones the link is given back by itself.
 
         :raises IntegrityError: where they are not what was written.
         :raises GridError: where the transfer fails.
         """
-        if self._offset == self._end:
-            await self._sink.ended()
-            self._access.pool.release(self._address, self._link)
-            return memoryview(b"")
         verifier = await self._verify_digests()
         batch = await self._sink.take(self._end - self._offset)
         block = self._offset // BLOCK_BYTES
@@ -93,11 +89,26 @@ class ReplicaRead:
         else:
             await self._access.runtime.threads.run(verifier.check, block, batch)
         self._offset += len(batch)
+        self._settle()
         return batch
 
     def drop(self) -> None:
         """End it where it is."""
         self._access.pool.drop(self._link)
+
+    def _answered(self, _: object) -> None:
+        self._complete = True
+        self._sink.end()
+        self._settle()
+
+    def _failed(self, _: object) -> None:
+        """Whoever reads hears of it from the sink; nobody does any more after the last blocks."""
+        if self._offset == self._end:
+            self.drop()
+
+    def _settle(self) -> None:
+        if self._complete and self._offset == self._end:
+            self._access.pool.release(self._address, self._link)
 
     async def _verify_digests(self) -> BlockVerifier:
         if self._verifier is None:
@@ -116,7 +127,6 @@ class _BlockSink:
         self._pieces: deque[memoryview] = deque()
         self._waiting_bytes = 0
         self._coming_bytes = content_bytes
-        self._ended = False
         self._error: GridError | None = None
         self._waiter: Deferred[None] | None = None
 
@@ -142,7 +152,6 @@ class _BlockSink:
 
     def end(self) -> None:
         """The peer says that this was all."""
-        self._ended = True
         if self._coming_bytes or self._missing_digest_bytes:
             self.data_lost(MalformedFrame("the chunk server sent less than was asked for"))
         self._wake()
@@ -175,10 +184,6 @@ class _BlockSink:
         self._waiting_bytes -= length
         self._brake.release(self)
         return data[:length]
-
-    async def ended(self) -> None:
-        while not self._ended:
-            await self._more()
 
     async def _more(self) -> None:
         """Return when something has come.

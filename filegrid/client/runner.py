@@ -10,12 +10,17 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import crochet
 from twisted.internet.defer import Deferred
 
+from filegrid.errors import Unavailable
+
 T = TypeVar("T")
 
 Work: TypeAlias = Callable[[], Coroutine[Deferred[Any], Any, T]]
 
 CANCEL_SECONDS = 5.0
 """What Ctrl-C waits for at most, so that a cancelled operation can leave nothing behind."""
+
+
+_SILENT = logging.NullHandler()
 
 
 class Runner(Protocol):
@@ -33,7 +38,7 @@ class ReactorThread:
 
     def __init__(self) -> None:
         # Twisted's log goes to `logging`; who sets up nothing there shall not see it on stderr.
-        logging.getLogger("twisted").addHandler(logging.NullHandler())
+        logging.getLogger("twisted").addHandler(_SILENT)
         crochet.setup()
 
     @property
@@ -43,21 +48,26 @@ class ReactorThread:
         return reactor
 
     def run(self, work: Work[T]) -> T:
-        # Its annotations know neither Deferreds nor waiting without a limit.
-        running: Any = crochet.run_in_reactor(lambda: Deferred.fromCoroutine(work()))()
         try:
-            result: T = running.wait(None)
+            # Its annotations know neither Deferreds nor waiting without a limit.
+            running: Any = crochet.run_in_reactor(lambda: Deferred.fromCoroutine(work()))()
+            result: T = self._wait(running)
+        except crochet.ReactorStopped:
+            raise Unavailable("this process is ending") from None
+        return result
+
+    def _wait(self, running: Any) -> Any:
+        try:
+            return running.wait(None)
         except (KeyboardInterrupt, SystemExit):
             running.cancel()
             with suppress(Exception):
                 running.wait(CANCEL_SECONDS)
             raise
-        return result
 
     def post(self, work: Work[None]) -> None:
         async def quietly() -> None:
             with suppress(Exception):
                 await work()
 
-        with suppress(crochet.ReactorStopped):
-            crochet.run_in_reactor(lambda: Deferred.fromCoroutine(quietly()))()
+        self.reactor.callFromThread(lambda: Deferred.fromCoroutine(quietly()))

@@ -65,14 +65,14 @@ class Window:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is not None:
+        if error is None:
+            try:
+                await self.join()
+            except Exception:
+                await self.cancel()
+                raise
+        elif isinstance(error, Exception):  # not where the coroutine is only being forgotten
             await self.cancel()
-            return
-        try:
-            await self.join()
-        except Exception:
-            await self.cancel()
-            raise
 
     def _ended(self, result: Failure | None, task: Deferred[None]) -> None:
         self._running.discard(task)

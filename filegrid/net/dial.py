@@ -88,7 +88,11 @@ async def dial(
 
     link = await runtime.network.connect(address, build, timeout_seconds=timeout_seconds)
     assert isinstance(link, Link)
-    await link.up
+    try:
+        await link.up
+    except CancelledError:
+        link.abort(Unavailable("the connection is not wanted any more", str(address)))
+        raise
     return link
 
 

@@ -2,11 +2,8 @@
 
 A gate stands where the application's protocol will. It sees the handshake through, within a
 deadline, takes the peer's identity from its certificate, and only then has the application's
-protocol built. :class:`ServerSide` and :class:`ClientSide` are ordinary protocol factories; the
-transport may be TCP or a pair in memory.
-
-What the application's protocol gets as its transport takes ``bytes`` and ``memoryview`` alike and
-has copied them when ``write`` returns. It joins no small writes: callers do that themselves.
+protocol built, whose transport it is from then on. :class:`ServerSide` and :class:`ClientSide` are
+ordinary protocol factories; the transport beneath may be TCP or a pair in memory.
 """
 
 from __future__ import annotations
@@ -17,26 +14,17 @@ from OpenSSL import SSL
 from OpenSSL.crypto import X509
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionClosed
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IHandshakeListener,
-    IOpenSSLClientConnectionCreator,
-    IOpenSSLServerConnectionCreator,
-    IProtocol,
-    IReactorTime,
-    ITCPTransport,
-)
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IReactorTime
+from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from filegrid.errors import GridError, NotPermitted, Unavailable
 from filegrid.model import Address, Identity, Role
 from filegrid.net.certificates import identity_of
 from filegrid.net.credentials import VERIFY_BOTH, Credentials
+from filegrid.net.records import Slabs
+from filegrid.net.socket_tls import TlsTransport
 
 Build = Callable[[Identity], IProtocol]
 """Makes the application's protocol for a peer, or raises a GridError to refuse it."""
@@ -85,28 +73,29 @@ def _openssl_text(error: BaseException | None) -> str:
     return str(queue[-1][-1]) if isinstance(queue, list) and queue else "broken off"
 
 
-@implementer(IHandshakeListener)
-class Gate(Protocol):
-    """Sees one handshake through, and then passes on all that happens."""
+class Gate(TlsTransport):
+    """Sees one handshake through, and then carries the application's bytes."""
 
     def __init__(self, side: _Side, peer: str) -> None:
+        connection = SSL.Connection(side.credentials.context(side.clock.seconds()))
+        connection.set_verify(VERIFY_BOTH, self.judge)
+        if side.is_client:
+            connection.set_connect_state()
+        else:
+            connection.set_accept_state()
+        super().__init__(connection, side.slabs, side.clock)
         self.peer = peer
         self._side = side
-        self._tls: TLSMemoryBIOProtocol | None = None
         self._deadline: IDelayedCall | None = None
         self._verdict: NotPermitted | None = None
-        self._application: IProtocol | None = None
         self._settled = False
 
     def connectionMade(self) -> None:
-        assert isinstance(self.transport, TLSMemoryBIOProtocol)
-        self._tls = self.transport
-        if ITCPTransport.providedBy(self._tls.transport):
-            self._tls.setTcpNoDelay(True)
         self._deadline = self._side.clock.callLater(
             HANDSHAKE_SECONDS,
             lambda: self.refuse(Unavailable(f"no handshake within {HANDSHAKE_SECONDS:.0f} s")),
         )
+        super().connectionMade()
 
     def judge(
         self, connection: SSL.Connection, certificate: X509, error: int, depth: int, good: int
@@ -117,18 +106,26 @@ class Gate(Protocol):
             self._verdict = NotPermitted(what, advice=advice)
         return bool(good)
 
-    def handshakeCompleted(self) -> None:
-        assert self._tls is not None
+    def shake_hands(self) -> None:
         if self._settled:
             return
+        connection = self.getHandle()
         try:
-            application = self._side.build(self._side.admit(self._tls))
+            connection.do_handshake()
+        except SSL.WantReadError:
+            self.flush()
+            return
+        except SSL.Error:
+            self.fail(Failure())
+            return
+        self.flush()
+        try:
+            application = self._side.build(self._side.admit(connection))
         except GridError as error:
             self.refuse(error)
             return
         self._settle()
-        self._application = application
-        application.makeConnection(self._tls)
+        self.serve(application)
         self._side.opened(application)
 
     def refuse(self, error: GridError) -> None:
@@ -136,24 +133,17 @@ class Gate(Protocol):
         if not self._settled:
             self._settle()
             self._side.refused(self, error)
-        if self._tls is not None:
-            self._tls.abortConnection()
+        self.abortConnection()
 
-    def dataReceived(self, data: bytes) -> None:
-        if self._application is not None:
-            self._application.dataReceived(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        application, self._application = self._application, None
-        self._tls = None
-        if application is not None:
-            if reason.check(SSL.Error):
-                error = explain(reason)
-                error.subject = self.peer
-                reason = Failure(error)
-            application.connectionLost(reason)
-        else:
-            self.refuse(self._verdict or explain(reason))
+    def lost(self, reason: Failure) -> Failure:
+        if not self._settled:
+            self._settle()
+            self._side.refused(self, self._verdict or explain(reason))
+        if not reason.check(SSL.Error):
+            return reason
+        error = explain(reason)
+        error.subject = self.peer
+        return Failure(error)
 
     def _settle(self) -> None:
         self._settled = True
@@ -162,51 +152,37 @@ class Gate(Protocol):
         self._side.gates.discard(self)
 
 
-@implementer(IOpenSSLServerConnectionCreator, IOpenSSLClientConnectionCreator)
-class _Connections:
-    """Makes OpenSSL's part of each connection, with the credentials of this moment."""
-
-    def __init__(self, credentials: Credentials, clock: IReactorTime) -> None:
-        self._credentials = credentials
-        self._clock = clock
-
-    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        connection = SSL.Connection(self._credentials.context(self._clock.seconds()))
-        gate = tlsProtocol.wrappedProtocol
-        assert isinstance(gate, Gate)
-        connection.set_verify(VERIFY_BOTH, gate.judge)
-        return connection
-
-    clientConnectionForTLS = serverConnectionForTLS
-
-
-class _Side(TLSMemoryBIOFactory):
-    protocol = TLSMemoryBIOProtocol  # not the default, which delays and joins small writes
+class _Side(Factory):
     noisy = False
 
     def __init__(
-        self, credentials: Credentials, build: Build, clock: IReactorTime, *, is_client: bool
+        self,
+        credentials: Credentials,
+        build: Build,
+        clock: IReactorTime,
+        slabs: Slabs,
+        *,
+        is_client: bool,
     ) -> None:
-        inner = Factory()
-        inner.noisy = False
-        super().__init__(_Connections(credentials, clock), is_client, inner, clock=clock)
         self.build = build
         self.clock = clock
+        self.credentials = credentials
         self.gates: set[Gate] = set()
-        self._credentials = credentials
+        self.is_client = is_client
+        self.slabs = slabs
 
-    def behind_gate(self, peer: str) -> TLSMemoryBIOProtocol:
+    def behind_gate(self, peer: str) -> Gate:
         gate = Gate(self, peer)
         self.gates.add(gate)
-        return TLSMemoryBIOProtocol(self, gate)
+        return gate
 
-    def admit(self, tls: TLSMemoryBIOProtocol) -> Identity:
+    def admit(self, connection: SSL.Connection) -> Identity:
         """:raises NotPermitted: where the peer is not of this grid."""
-        certificate = tls.getHandle().get_peer_certificate(as_cryptography=True)
+        certificate = connection.get_peer_certificate(as_cryptography=True)
         if certificate is None:
             raise NotPermitted("it showed no certificate")
         identity = identity_of(certificate)
-        if identity.grid_id != self._credentials.identity.grid_id:
+        if identity.grid_id != self.credentials.identity.grid_id:
             raise NotPermitted(f"it is of another grid, {identity.grid_id}")
         return identity
 
@@ -222,12 +198,12 @@ class ServerSide(_Side):
 
     _log = Logger()
 
-    def __init__(self, credentials: Credentials, build: Build, clock: IReactorTime) -> None:
-        super().__init__(credentials, build, clock, is_client=False)
+    def __init__(
+        self, credentials: Credentials, build: Build, clock: IReactorTime, slabs: Slabs
+    ) -> None:
+        super().__init__(credentials, build, clock, slabs, is_client=False)
 
-    def buildProtocol(  # type: ignore[override]  # WrappingFactory forgets that None refuses
-        self, addr: IAddress | None
-    ) -> TLSMemoryBIOProtocol | None:
+    def buildProtocol(self, addr: IAddress | None) -> Gate | None:
         if len(self.gates) >= MOST_HANDSHAKES:
             self._warn(_text(addr), f"{MOST_HANDSHAKES} handshakes are pending already")
             return None  # the port closes the connection at once
@@ -256,17 +232,22 @@ class ClientSide(_Side):
     """
 
     def __init__(
-        self, credentials: Credentials, build: Build, clock: IReactorTime, peer: str
+        self,
+        credentials: Credentials,
+        build: Build,
+        clock: IReactorTime,
+        slabs: Slabs,
+        peer: str,
     ) -> None:
-        super().__init__(credentials, build, clock, is_client=True)
+        super().__init__(credentials, build, clock, slabs, is_client=True)
         self.up: Deferred[IProtocol] = Deferred(self._cancelled)
         self._peer = peer
 
-    def buildProtocol(self, addr: IAddress | None) -> TLSMemoryBIOProtocol:
+    def buildProtocol(self, addr: IAddress | None) -> Gate:
         return self.behind_gate(self._peer)
 
-    def admit(self, tls: TLSMemoryBIOProtocol) -> Identity:
-        identity = super().admit(tls)
+    def admit(self, connection: SSL.Connection) -> Identity:
+        identity = super().admit(connection)
         if identity.role not in _SERVING:
             raise NotPermitted(f"it is {identity}, which may not serve")
         return identity

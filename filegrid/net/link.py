@@ -402,7 +402,10 @@ class Link(TwistedProtocol):
         work = Deferred.fromCoroutine(self._answer(event))
         if not work.called:
             self._handling[event.call.id] = work
-            work.addBoth(lambda _: self._handling.pop(event.call.id, None))
+            work.addBoth(self._handled, event.call.id)
+
+    def _handled(self, _: object, call_id: int) -> None:
+        self._handling.pop(call_id, None)
 
     async def _answer(self, event: CallReceived) -> None:
         outcome: Message | GridError
@@ -476,17 +479,7 @@ class Link(TwistedProtocol):
         pieces = self._protocol.bytes_to_send()
         if not pieces or self.transport is None:
             return
-        small: list[bytes | memoryview] = []
-        for piece in pieces:
-            if len(piece) < _JOIN_BYTES:
-                small.append(piece)
-                continue
-            self.transport.write(b"".join(small))
-            small.clear()
-            # Bodies go out uncopied: Twisted's TLS and our networks take any buffer.
-            self.transport.write(piece)
-        if small:
-            self.transport.write(b"".join(small))
+        self.transport.writeSequence(_joined(pieces))
 
     def _end(self, error: GridError) -> None:
         """Whatever waits on this link fails with the reason; said once."""
@@ -513,6 +506,24 @@ class Link(TwistedProtocol):
 
 _JOIN_BYTES = 4096
 """Copying less than this into one write is cheaper than a TLS record of its own."""
+
+
+def _joined(pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    """The same bytes, small pieces together; bodies go out uncopied."""
+    joined: list[bytes | memoryview] = []
+    small: list[bytes | memoryview] = []
+    for piece in pieces:
+        if len(piece) < _JOIN_BYTES:
+            small.append(piece)
+            continue
+        if small:
+            joined.append(b"".join(small))
+            small = []
+        joined.append(piece)
+    if small:
+        joined.append(b"".join(small))
+    return joined
+
 
 _EVENTS: dict[type[Event], Callable[[Link, Any], None]] = {
     HelloReceived: Link._on_hello,

@@ -26,6 +26,7 @@ from filegrid.errors import Unavailable
 from filegrid.model import Address
 from filegrid.net.credentials import Credentials
 from filegrid.net.handshake import Build, ClientSide, ServerSide
+from filegrid.net.records import Slabs
 from filegrid.runtime import Listener
 
 _BACKLOG = 512
@@ -44,12 +45,13 @@ class TlsNetwork:
         self._reactor: Any = reactor
         self._credentials = credentials
         self._clock = clock
+        self._slabs = Slabs()
 
     def listen(self, address: Address, build: Build) -> Deferred[Listener]:
         return Deferred.fromCoroutine(self._listen(address, build))
 
     async def _listen(self, address: Address, build: Build) -> Listener:
-        side = ServerSide(self._credentials, build, self._clock)
+        side = ServerSide(self._credentials, build, self._clock, self._slabs)
         try:
             port = self._reactor.listenTCP(
                 address.port, side, backlog=_BACKLOG, interface=address.host
@@ -68,7 +70,7 @@ class TlsNetwork:
         return attempt.addTimeout(timeout_seconds, self._clock, onTimeoutCancel=too_late)
 
     async def _connect(self, address: Address, build: Build, timeout_seconds: float) -> IProtocol:
-        side = ClientSide(self._credentials, build, self._clock, str(address))
+        side = ClientSide(self._credentials, build, self._clock, self._slabs, str(address))
         try:
             await self._endpoint(address, timeout_seconds).connect(side)
         except ConnectingCancelledError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred, succeed
@@ -258,8 +258,8 @@ class _Side:
             self._producer.pauseProducing()
         self.carry()
 
-    def writeSequence(self, pieces: list[bytes]) -> None:
-        for piece in pieces:
+    def writeSequence(self, data: Sequence[Bytes]) -> None:
+        for piece in data:
             self.write(piece)
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:

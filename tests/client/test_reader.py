@@ -20,7 +20,7 @@ class SegmentTests(SynchronousTestCase):
     )
     @settings(max_examples=50, deadline=None, database=None)
     def test_covers(self, chunk_blocks: int, offset: int, length: int) -> None:
-        """Any range is covered once, in order, by pieces that stay in one chunk and are not long."""
+        """Any range is covered once, in order, by short pieces that stay in one chunk."""
         chunk_bytes = chunk_blocks * BLOCK_BYTES
         at = offset
         for index, start, end in segments(chunk_bytes, offset, offset + length):

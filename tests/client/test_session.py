@@ -236,7 +236,7 @@ class Changes(SessionCase):
         self.assertEqual([once.answered_below for once in onces], [1, 1, 1, 1, 4])
 
     def test_unknown(self) -> None:
-        """A change that was sent and never answered may have been applied, and the error says so."""
+        """A change that was sent and never answered may have been applied: the error says so."""
         self.head.script["make_folder"] = in_turn(None)
         answer = self.make()
         self.world.advance(1)

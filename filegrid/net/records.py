@@ -1,0 +1,139 @@
+"""TLS records: ciphertext in, plaintext out, and back, in as few copies and calls as can be.
+
+OpenSSL works on memory here, whole batches at a time: one large read of the socket is decrypted
+in a tight loop into one buffer, and a large piece is encrypted by one call into another. The
+public methods of pyOpenSSL would copy every record of 16 KiB twice more and make an object of it,
+which costs as much as the cipher; so the two inner loops call the functions beneath them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from OpenSSL import SSL
+
+from filegrid.runtime import Bytes
+
+_ffi, _lib = SSL._ffi, SSL._lib  # type: ignore[attr-defined]  # what pyOpenSSL itself calls
+
+BATCH_BYTES = 256 * 1024
+"""Read from a socket at once, decrypted at once: more falls out of the processor's cache."""
+
+SLAB_BYTES = BATCH_BYTES + 32 * 1024
+"""Holds a batch with what TLS adds to it, or takes from it."""
+
+SEND_BYTES = 128 * 1024
+"""Encrypted at once; more only waits for the socket."""
+
+VIEW_BYTES = 64 * 1024
+"""Less than this is copied out, so that no view of a few bytes keeps a whole slab."""
+
+MOST_SPARE_SLABS = 16
+"""Kept for the next batch; above that number slabs are made and dropped as they are needed."""
+
+
+class Slabs:
+    """Buffers that are used again once nobody holds a view of them.
+
+    A bytearray refuses to change its length while a view of it is alive, and that tells.
+    """
+
+    def __init__(self) -> None:
+        self._slabs: deque[bytearray] = deque()
+        self.raw = bytearray(BATCH_BYTES)  # what one read of a socket fills, and is used up at once
+
+    def take(self) -> bytearray:
+        """A slab of which nobody has a view."""
+        for _ in range(len(self._slabs)):
+            slab = self._slabs[0]
+            self._slabs.rotate(-1)
+            try:
+                slab.append(slab.pop())
+            except BufferError:
+                continue
+            self._slabs.rotate(1)  # the one used last is still in the processor's cache
+            return slab
+        slab = bytearray(SLAB_BYTES)
+        self._slabs.appendleft(slab)
+        if len(self._slabs) > MOST_SPARE_SLABS:
+            self._slabs.pop()
+        return slab
+
+
+class Records:
+    """OpenSSL's part of one connection.
+
+    :param connection: made without a socket, its side set.
+    :ivar ended: whether the peer has said that nothing more comes (close_notify).
+    """
+
+    def __init__(self, connection: SSL.Connection, slabs: Slabs) -> None:
+        self.connection = connection
+        self.ended = False
+        self._ssl = connection._ssl
+        self._incoming = connection._into_ssl
+        self._outgoing = connection._from_ssl
+        self._slabs = slabs
+        # Otherwise each call of SSL_write ends after one record.
+        _lib.SSL_clear_mode(self._ssl, _lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
+
+    def feed(self, ciphertext: Bytes) -> None:
+        """Take what came from the peer, up to a batch; :meth:`decrypt` it before the next."""
+        with _ffi.from_buffer(ciphertext) as data:
+            count = _lib.BIO_write(self._incoming, data, len(ciphertext))
+        if count != len(ciphertext):
+            raise MemoryError("OpenSSL could not take the bytes")
+
+    def decrypt(self) -> Iterator[Bytes]:
+        """Plaintext of all that was fed, in pieces of up to a slab.
+
+        :raises OpenSSL.SSL.Error: after the last good byte, where the peer breaks TLS.
+        """
+        error: SSL.Error | None = None
+        full = True
+        while full and error is None:
+            slab = self._slabs.take()
+            filled, count = 0, 1
+            with _ffi.from_buffer(slab) as target:
+                while filled < SLAB_BYTES and count > 0:
+                    count = _lib.SSL_read(self._ssl, target + filled, SLAB_BYTES - filled)
+                    filled += max(0, count)
+            full = count > 0
+            if not full:  # ask why at once: OpenSSL's error queue is the whole thread's
+                error = self._reason(count)
+            if filled >= VIEW_BYTES:
+                yield memoryview(slab)[:filled].toreadonly()
+            elif filled:
+                yield bytes(memoryview(slab)[:filled])
+        if error is not None:
+            raise error
+
+    def encrypt(self, plaintext: memoryview) -> None:
+        """Add to the outgoing ciphertext; after the handshake, and not empty."""
+        with _ffi.from_buffer(plaintext) as data:
+            written = 0
+            while written < len(plaintext):
+                count = _lib.SSL_write(self._ssl, data + written, len(plaintext) - written)
+                if count <= 0:
+                    self.connection._raise_ssl_error(self._ssl, count)
+                written += count
+
+    def take_outgoing(self) -> memoryview:
+        """Ciphertext for the peer; call it again until it is empty."""
+        slab = self._slabs.take()
+        with _ffi.from_buffer(slab) as target:
+            count = _lib.BIO_read(self._outgoing, target, SLAB_BYTES)
+        return memoryview(slab)[: max(0, count)]
+
+    def _reason(self, count: int) -> SSL.Error | None:
+        """Why there is no more plaintext; None where there may be some later."""
+        try:
+            self.connection._raise_ssl_error(self._ssl, count)
+        except SSL.WantReadError:
+            pass
+        except SSL.ZeroReturnError:
+            self.ended = True
+        except SSL.Error as error:
+            return error
+        return None
