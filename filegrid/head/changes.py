@@ -272,6 +272,7 @@ class Changes:
         if not change.grid_id or not 0 < change.lineage <= MOST_LINEAGE:
             raise InvalidRequest("a grid has an id and a lineage", change.grid_id)
         now.grid_id, now.lineage = change.grid_id, change.lineage
+        now.founding = change.founding.hex()
         return journal.Outcome(count=1)
 
     def _barrier(self, change: journal.Barrier, entry: journal.Entry) -> journal.Outcome:

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from filegrid.election.messages import LogPosition
 from filegrid.election.quorum import Member
-from filegrid.errors import GridError, IntegrityError, NotLeader, Unavailable
+from filegrid.errors import GridError, IntegrityError, NotLeader, Unavailable, WrongGrid
 from filegrid.head.journal import Journal
 from filegrid.head.namespace import Namespace
 from filegrid.protocol.wire import replication_pb2 as wire
@@ -57,7 +57,6 @@ class HeadLog:
         founder: Member | None = None,
         on_applied: Callable[[Sequence[Entry], Sequence[Outcome]], None],
         on_fatal: Callable[[GridError], None],
-        checkpoint_entries: int = CHECKPOINT_ENTRIES,
     ) -> None:
         self.moved: Callable[[], None] = lambda: None
         self.grown: Callable[[], None] = lambda: None
@@ -72,7 +71,6 @@ class HeadLog:
         self._state_lane = runtime.threads.lane("state")
         self._on_applied = on_applied
         self._on_fatal = on_fatal
-        self._checkpoint_entries = checkpoint_entries
         self._checkpointed_index = namespace.applied_index
         self._recent: deque[Entry] = deque(maxlen=MOST_RECENT)
         self._writing = DeferredLock()
@@ -148,6 +146,7 @@ class HeadLog:
         try:
             if not obeys():
                 return wire.Appended()
+            self._refuse_other_founding(request.founding)
             if not await self._has(request.prev_index, request.prev_epoch):
                 hint = min(self.last_index, max(request.prev_index - 1, self.commit_index))
                 return wire.Appended(obeyed=True, last_index=hint)
@@ -163,6 +162,19 @@ class HeadLog:
         last = request.prev_index + len(request.entries)
         self.commit_to(min(request.commit_index, last))
         return wire.Appended(accepted=True, obeyed=True, last_index=last)
+
+    @property
+    def founding(self) -> bytes:
+        """Which creation of the grid this log belongs to; empty before that is known."""
+        return bytes.fromhex(self._namespace.registers().founding)
+
+    def _refuse_other_founding(self, founding: bytes) -> None:
+        """Two heads that were both told to create the grid must never mix their logs (S1)."""
+        if founding and self.founding and founding != self.founding:
+            raise WrongGrid(
+                "the leader's grid was created apart from this head's",
+                advice="empty the data folder of the head that was not to create a grid",
+            )
 
     async def _has(self, index: int, epoch: int) -> bool:
         """Whether the log up to `index` is the leader's: that one entry tells (Ongaro 2014)."""
@@ -224,6 +236,26 @@ class HeadLog:
             self._configurations.append((entry.index, members))
             self.moved()
 
+    async def replace_state(self, replace: Callable[[], None], index: int, epoch: int) -> None:
+        """Go on from another head's state, which ends with the entry `index` of `epoch`.
+
+        :param replace: puts it in the place of ours, durably; it blocks, and runs in its lane.
+        """
+        await self._writing.acquire()
+        try:
+            if index <= self.commit_index:
+                return  # it was on its way for too long
+            await self._state_lane.run(replace)
+            await self._in_journal(self._journal.begin_at, index + 1)
+            self._recent.clear()
+            self._configurations = [(0, frozenset(self._namespace.voters()))]
+            self.last_index = self.applied_index = self.commit_index = index
+            self._checkpointed_index = index
+            self.last_epoch, self.position = epoch, LogPosition(epoch, index)
+        finally:
+            self._writing.release()
+        self.moved()
+
     # Looking
 
     async def entries_from(self, index: int, limit: int) -> Sequence[Entry]:
@@ -277,7 +309,7 @@ class HeadLog:
                 limit = min(MOST_APPLIED, end - self.applied_index)
                 entries = await self.entries_from(self.applied_index + 1, limit)
                 outcomes = await self._state_lane.run(self._namespace.apply, entries)
-                self.applied_index = entries[-1].index
+                self.applied_index = max(self.applied_index, entries[-1].index)
                 self._on_applied(entries, outcomes)
                 await self._checkpoint_if_due()
         except Exception as error:
@@ -286,7 +318,7 @@ class HeadLog:
 
     async def _checkpoint_if_due(self) -> None:
         """Cut the log only below what is on stable storage without it (S8)."""
-        if self.applied_index - self._checkpointed_index < self._checkpoint_entries:
+        if self.applied_index - self._checkpointed_index < CHECKPOINT_ENTRIES:
             return
         index = await self._state_lane.run(self._namespace.checkpoint)
         if index:

@@ -168,6 +168,22 @@ class Journal:
             while len(self._segments) > 1 and self._segments[0].last_index < index:
                 self._remove(self._segments.pop(0))
 
+    def begin_at(self, index: int) -> None:
+        """Drop all entries; the next one is `index`. The state has all that was before it.
+
+        :raises DiskFailed: as :meth:`append` does.
+        """
+        with self._or_refuse():
+            self._close_file()
+            while self._segments:
+                self._remove(self._segments.pop())
+            path = _path(self._folder, index)
+            with closing(self._disk.create(path)) as file:
+                file.pwrite([encode_header(index)], 0)
+                file.datasync()
+            self._disk.sync_folder(self._folder)
+            self._segments.append(Segment(path, index))
+
     def close(self) -> None:
         with grid_errors(self._folder):
             self._close_file()

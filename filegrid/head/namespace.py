@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from filegrid.head import snapshot
 from filegrid.head.changes import Changes
 from filegrid.head.schema import RegisterFile, open_schema
 from filegrid.head.view import View
@@ -65,6 +66,16 @@ class Namespace(View):
             self._changes.forget()
             raise
         return outcomes
+
+    def replace(self, read: Callable[[int], bytes]) -> None:
+        """Put the state of another head in place of this one, durably.
+
+        :param read: the next so many bytes of what :func:`filegrid.head.snapshot.pages` made.
+        :raises IntegrityError: where it is no such state; nothing is changed then.
+        """
+        snapshot.load(self._database, read)
+        self._changes.forget()
+        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def checkpoint(self) -> int:
         """Make what was applied durable in the database file itself.

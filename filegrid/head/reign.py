@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from google.protobuf.message import Message
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from filegrid.config import Settings
@@ -70,7 +70,7 @@ class Reign:
         locations: Locations,
         redundancy: Redundancy,
         roster: Roster,
-        install: Callable[[Link, int], Deferred[int]],
+        install: Callable[[Link, int], Awaitable[int]],
         certificate_expires_ms: int,
     ) -> None:
         self.serving = False
@@ -174,7 +174,11 @@ class Reign:
         """Create the grid where this head was told to, once (S1)."""
         if self._namespace.registers().grid_id or not self._create:
             return
-        created = journal.CreateGrid(grid_id=self._identity.grid_id, lineage=FIRST_LINEAGE)
+        created = journal.CreateGrid(
+            grid_id=self._identity.grid_id,
+            lineage=FIRST_LINEAGE,
+            founding=self._runtime.random.randbytes(16),
+        )
         await self._ledger.propose(journal.Command(create_grid=created))
         await self._configure({self._council.me})
 

@@ -149,6 +149,8 @@ class Registers:
     """The numbers of the namespace that are not rows of their own."""
 
     grid_id: str = ""
+    founding: str = ""
+    """Random, in hexadecimal digits: which creation of the grid this is (S1)."""
     lineage: int = 0
     applied_epoch: int = 0
     applied_index: int = 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from google.protobuf.message import Message
-from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -14,8 +13,9 @@ from filegrid.datafolder import DataFolder
 from filegrid.election.lease import Timing
 from filegrid.election.messages import Ballot
 from filegrid.election.quorum import Member
-from filegrid.errors import GridError, InvalidRequest, NotLeader, Unavailable
+from filegrid.errors import GridError, InvalidRequest, NotLeader
 from filegrid.head.ballot import BallotFile
+from filegrid.head.catching_up import StateReceiver, StateSender, finish
 from filegrid.head.council import Council, member_of
 from filegrid.head.headlog import HeadLog
 from filegrid.head.journal import Journal
@@ -44,6 +44,8 @@ HOUSEKEEPING_SECONDS = 0.5
 
 LOOKS_PER_TURN = 8
 """Steps of the redundancy check in a row, before everybody else has a turn."""
+
+STATE = "namespace.sqlite"
 
 FORWARD_SECONDS = 5.0
 
@@ -114,6 +116,8 @@ class Head:
             priority=0,
             on_fatal=on_fatal,
         )
+        self._sender = StateSender(runtime, folder, folder.within(STATE))
+        self._receiver = StateReceiver(runtime, folder, self._log, namespace)
         self._liveness = Liveness(
             suspect_seconds=settings.chunk.suspect_seconds,
             dead_seconds=settings.chunk.dead_seconds,
@@ -144,6 +148,7 @@ class Head:
             "changes": Method(CHUNK_SERVERS, self._roster.changes),
             "elect": Method(HEADS, self._council.receive),
             "append_entries": Method(HEADS, self._append_entries),
+            "install_state": Method(HEADS, self._install_state),
         }
 
     async def start(self) -> None:
@@ -236,7 +241,7 @@ class Head:
             locations=self._locations,
             redundancy=self._redundancy,
             roster=self._roster,
-            install=self._install,
+            install=self._sender.send,
             certificate_expires_ms=self._certificate_expires_ms,
         )
         self._reign.begin()
@@ -271,9 +276,6 @@ class Head:
         if self._reign is not None:
             self._reign.applied(entries, outcomes)
 
-    def _install(self, link: Link, epoch: int) -> Deferred[int]:
-        return fail(Unavailable("its log ends before ours begins", str(link.peer)))
-
     # What it is asked.
 
     def _as_leader(self, name: str) -> Handler:
@@ -298,6 +300,13 @@ class Head:
         assert isinstance(request, replication.AppendEntries)
         sender = member_of(caller)
         return await self._log.follow(request, lambda: self._council.obeys(sender, request.epoch))
+
+    async def _install_state(self, caller: Caller, request: Message) -> replication.Appended:
+        assert isinstance(request, replication.InstallState)
+        sender = member_of(caller)
+        return await self._receiver.take(
+            request, lambda: self._council.obeys(sender, request.epoch)
+        )
 
     async def _get_status(self, caller: Caller, request: Message) -> Message:
         """Any head answers it: the leader itself, the others by asking the leader."""
@@ -386,7 +395,9 @@ def open_head(
         rng=runtime.random,
     )
     log = Journal.open(runtime.disk, folder.within("log"))
-    state = folder.within("namespace.sqlite")
+    state = folder.within(STATE)
+    namespace = Namespace(runtime.disk.database(state), runtime.disk.database(state))
+    finish(runtime.disk, folder, log, namespace)
     ballots = BallotFile(runtime.disk, folder.within("ballot"))
     return Head(
         runtime,
@@ -394,7 +405,7 @@ def open_head(
         identity,
         folder=folder,
         journal=log,
-        namespace=Namespace(runtime.disk.database(state), runtime.disk.database(state)),
+        namespace=namespace,
         locations=Locations(runtime.disk.database(folder.within("locations.sqlite"))),
         ballots=ballots,
         ballot=ballots.read(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
@@ -64,7 +64,7 @@ class Shipping:
         epoch: int,
         first_index: int,
         link_to: Callable[[Member], Link | None],
-        install: Callable[[Link, int], Deferred[int]],
+        install: Callable[[Link, int], Awaitable[int]],
     ) -> None:
         self._runtime = runtime
         self._log = log
@@ -157,6 +157,7 @@ class Shipping:
             prev_index=peer.next_index - 1,
             prev_epoch=prev_epoch,
             commit_index=self._log.commit_index,
+            founding=self._log.founding,
         )
         size = 0
         for entry in entries:

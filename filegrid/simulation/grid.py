@@ -93,8 +93,22 @@ class Machine:
         self.disk.crash()
         self._end()
 
+    def pause(self) -> None:
+        """As SIGSTOP, or a machine that sleeps."""
+        assert self._clock is not None
+        self._clock.pause()
+        self._grid.network.pause(self.name)
+
+    def resume(self) -> None:
+        """Go on: all that came due meanwhile runs at once, before anything that came."""
+        assert self._clock is not None
+        self._clock.resume()
+        self._grid.network.resume(self.name)
+
     def _die(self, error: GridError) -> None:
         self.fatal = error
+        node = self.node
+        self._grid.clock.callLater(0, lambda: self.node is node and node and self.kill())
 
     def _end(self) -> None:
         self.node = None

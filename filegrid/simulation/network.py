@@ -42,6 +42,8 @@ class Weather:
 @dataclass(slots=True)
 class _Host:
     name: str
+    run: int = 0  # of its process
+    paused: bool = False
     connections: set[_Side] = field(default_factory=set)
     listeners: dict[int, _Listening] = field(default_factory=dict)
 
@@ -92,9 +94,20 @@ class SimulatedNetwork:
     def crash(self, host: str) -> None:
         """The host's process is gone: its ports are closed, its peers see a reset."""
         gone = self._hosts[host]
+        gone.run += 1
+        gone.paused = False
         gone.listeners.clear()
         for side in list(gone.connections):
             side.vanish()
+
+    def pause(self, host: str) -> None:
+        """The host's process is stopped: what it sent goes on its way, what comes waits."""
+        self._hosts[host].paused = True
+
+    def resume(self, host: str) -> None:
+        self._hosts[host].paused = False
+        for side in list(self._sides):
+            side.carry()
 
     def _deliverable(self, source: str, target: str) -> bool:
         return not self.weather(source, target).cut
@@ -160,6 +173,7 @@ class _Attempt:
     ) -> None:
         self._network = network
         self._host = host
+        self._run = host.run
         self._identity = identity
         self._address = address
         self._build = build
@@ -173,18 +187,32 @@ class _Attempt:
 
     def _later(self, seconds: float, work: Callable[[], None]) -> None:
         self._calls = [call for call in self._calls if call.active()]
-        self._calls.append(self._network.clock.callLater(seconds, work))
+        self._calls.append(self._network.clock.callLater(seconds, self._if_alive, work))
+
+    def _if_alive(self, work: Callable[[], None]) -> None:
+        """Nobody is left to be connected where the process has ended meanwhile."""
+        if self._run == self._host.run:
+            work()
 
     def _try(self) -> None:
         here, there = self._host.name, self._address.host
         passes = self._network._deliverable(here, there) and self._network._deliverable(there, here)
+        passes = passes and not self._paused()
         out, back = self._network.weather(here, there), self._network.weather(there, here)
         if passes:
             self._later(out.latency_seconds + back.latency_seconds, self._arrive)
         else:
             self._later(0.2, self._try)  # as SYN is sent again
 
+    def _paused(self) -> bool:
+        """Whether either end has a process that does nothing now."""
+        target = self._network._hosts.get(self._address.host)
+        return self._host.paused or (target is not None and target.paused)
+
     def _arrive(self) -> None:
+        if self._paused():
+            self._try()
+            return
         target = self._network._hosts.get(self._address.host)
         listening = target.listeners.get(self._address.port) if target is not None else None
         if target is None or listening is None:
@@ -208,6 +236,9 @@ class _Attempt:
         self._done.callback(ours)
 
     def _time_out(self) -> None:
+        if self._host.paused:
+            self._later(0.2, self._time_out)
+            return
         self._fail(Unavailable("nobody answers", str(self._address)))
 
     def _fail(self, error: GridError) -> None:
@@ -309,7 +340,7 @@ class _Side:
         if not self._sending and not self._closing:
             return
         weather = self._network.weather(self._host.name, self.peer._host.name)
-        if weather.cut or not self.peer._reading:
+        if weather.cut or not self.peer._takes():
             return
         now = self._network.clock.seconds()
         size = len(self._sending[0]) if self._sending else 0
@@ -326,7 +357,7 @@ class _Side:
     def _arrived(self) -> None:
         self._carrying = None
         weather = self._network.weather(self._host.name, self.peer._host.name)
-        if self._gone or weather.cut or not self.peer._reading:
+        if self._gone or weather.cut or not self.peer._takes():
             self._free_at = 0.0
             return
         if not self._sending:
@@ -355,6 +386,9 @@ class _Side:
                 self._sending.appendleft(first[room:])
             room -= len(parts[-1])
         return b"".join(parts)
+
+    def _takes(self) -> bool:
+        return self._reading and not self._host.paused
 
     def _receive(self, piece: bytes) -> None:
         if not self._gone:
@@ -385,7 +419,9 @@ class _Side:
         self._network.clock.callLater(weather.latency_seconds, self.peer._lose, reason)
 
     def _lose(self, reason: Failure) -> None:
-        if not self._gone:
+        if self._host.paused:
+            self._network.clock.callLater(0.2, self._lose, reason)
+        elif not self._gone:
             self._leave()
             self._protocol.connectionLost(reason)
 

@@ -18,6 +18,8 @@ T = TypeVar("T")
 WORK_SECONDS = 0.0001
 """What a piece of blocking work takes; the disk's own slowness comes on top."""
 
+_FAR_SECONDS = 1e9
+
 
 @implementer(IReactorTime)
 class ProcessClock:
@@ -26,6 +28,7 @@ class ProcessClock:
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._calls: set[IDelayedCall] = set()
+        self._held: list[tuple[float, IDelayedCall]] = []
         self._ended = False
 
     def seconds(self) -> float:
@@ -52,9 +55,29 @@ class ProcessClock:
     def getDelayedCalls(self) -> list[IDelayedCall]:
         return [call for call in self._calls if call.active()]
 
+    def pause(self) -> None:
+        """As SIGSTOP: no timer runs, and time goes on."""
+        self._held = sorted(
+            ((call.getTime(), call) for call in self._calls if call.active()),
+            key=lambda one: one[0],
+        )
+        for _, call in self._held:
+            call.delay(_FAR_SECONDS)
+        self._clock.callLater(0, lambda: None)  # twisted's Clock sorts its calls only then
+
+    def resume(self) -> None:
+        """As SIGCONT: what came due meanwhile runs at once, in the order of its times."""
+        now, held = self.seconds(), self._held
+        self._held = []
+        for place, (due_at, call) in enumerate(held):
+            if call.active():
+                call.reset(max(due_at - now, place * 1e-9))
+        self._clock.callLater(0, lambda: None)
+
     def end(self) -> None:
         """As when the process is killed: nothing of it runs any more."""
         self._ended = True
+        self._held = []
         for call in self._calls:
             if call.active():
                 call.cancel()

@@ -30,12 +30,14 @@ class GridCase(SynchronousTestCase):
     """Each test has a grid of its own, seeded by its name: it is the same at every run."""
 
     settings: dict[str, int] = {}
+    heads = 1
     chunk_servers = 5
     racks = 3
 
     def setUp(self) -> None:
         self.grid = SimulatedGrid(
             seed=sum(self.id().encode()),
+            heads=self.heads,
             chunk_servers=self.chunk_servers,
             racks=self.racks,
             **self.settings,

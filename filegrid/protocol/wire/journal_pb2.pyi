@@ -52,17 +52,21 @@ class CreateGrid(_message.Message):
 
     GRID_ID_FIELD_NUMBER: _builtins.int
     LINEAGE_FIELD_NUMBER: _builtins.int
+    FOUNDING_FIELD_NUMBER: _builtins.int
     grid_id: _builtins.str
     lineage: _builtins.int
+    founding: _builtins.bytes
+    """random: two grids that were made under one id are told apart"""
     def __init__(
         self,
         *,
         grid_id: _builtins.str = ...,
         lineage: _builtins.int = ...,
+        founding: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grid_id", b"grid_id", "lineage", b"lineage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["founding", b"founding", "grid_id", b"grid_id", "lineage", b"lineage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,6 +33,7 @@ class AppendEntries(_message.Message):
     PREV_EPOCH_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
     COMMIT_INDEX_FIELD_NUMBER: _builtins.int
+    FOUNDING_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """in which the sender leads"""
     prev_index: _builtins.int
@@ -40,6 +41,8 @@ class AppendEntries(_message.Message):
     """of the entry at prev_index"""
     commit_index: _builtins.int
     """up to here nothing can be lost any more"""
+    founding: _builtins.bytes
+    """of the sender's grid; empty before it is known"""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_journal_pb2.Entry]: ...
     def __init__(
@@ -50,10 +53,11 @@ class AppendEntries(_message.Message):
         prev_epoch: _builtins.int = ...,
         entries: _abc.Iterable[_journal_pb2.Entry] | None = ...,
         commit_index: _builtins.int = ...,
+        founding: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_index", b"commit_index", "entries", b"entries", "epoch", b"epoch", "prev_epoch", b"prev_epoch", "prev_index", b"prev_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_index", b"commit_index", "entries", b"entries", "epoch", b"epoch", "founding", b"founding", "prev_epoch", b"prev_epoch", "prev_index", b"prev_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -150,3 +154,75 @@ class HandOver(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HandOver: _TypeAlias = HandOver  # noqa: Y015
+
+@_typing.final
+class SnapshotValue(_message.Message):
+    """Rows of one table of the state; see filegrid/head/snapshot.py."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTEGER_FIELD_NUMBER: _builtins.int
+    BLOB_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    integer: _builtins.int
+    blob: _builtins.bytes
+    text: _builtins.str
+    def __init__(
+        self,
+        *,
+        integer: _builtins.int = ...,
+        blob: _builtins.bytes = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "integer", b"integer", "text", b"text", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "integer", b"integer", "text", b"text", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["integer", "blob", "text"]  # noqa: Y015
+    _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
+
+Global___SnapshotValue: _TypeAlias = SnapshotValue  # noqa: Y015
+
+@_typing.final
+class SnapshotRow(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotValue]: ...
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[Global___SnapshotValue] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotRow: _TypeAlias = SnapshotRow  # noqa: Y015
+
+@_typing.final
+class SnapshotPage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TABLE_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    table: _builtins.str
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotRow]: ...
+    def __init__(
+        self,
+        *,
+        table: _builtins.str = ...,
+        rows: _abc.Iterable[Global___SnapshotRow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "table", b"table"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotPage: _TypeAlias = SnapshotPage  # noqa: Y015
