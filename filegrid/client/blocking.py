@@ -196,6 +196,10 @@ class Grid:
         """The state of the grid, as `filegrid status --json` prints it."""
         return self.runner.run(self.client.status)
 
+    def hand_over(self, head: str) -> None:
+        """As :meth:`filegrid.client.grid.GridClient.hand_over`."""
+        self.runner.run(lambda: self.client.hand_over(head))
+
     def _pieces(self, reader: Reader) -> Iterator[memoryview]:
         async def close() -> None:
             reader.close()

@@ -22,7 +22,7 @@ from filegrid.model import Address, Identity, join_path, split_path
 from filegrid.net.credentials import Credentials
 from filegrid.net.dial import DataPool, hello_of
 from filegrid.net.reactor import ReactorThreads, make_runtime
-from filegrid.protocol.wire import head_pb2, values_pb2
+from filegrid.protocol.wire import head_pb2, replication_pb2, values_pb2
 from filegrid.protocol.wire.frame_pb2 import Done
 from filegrid.runtime import Bytes, Runtime
 
@@ -249,6 +249,14 @@ class GridClient:
         return status_document(
             await self.access.session.call(head_pb2.GetStatus(), head_pb2.Status)
         )
+
+    async def hand_over(self, head: str) -> None:
+        """Let the head of this name lead, once it has all of the log; for operators.
+
+        :raises InvalidRequest: where it cannot be reached, or has no vote.
+        :raises NotPermitted: where the certificate is not an operator's.
+        """
+        await self.access.session.call(replication_pb2.HandOver(head=head), Done)
 
     def _ingest(
         self,

@@ -118,16 +118,18 @@ class HeadLog:
 
     # In
 
-    async def append(self, entries: Sequence[Entry]) -> None:
+    async def append(self, entries: Sequence[Entry], leads: Callable[[], bool]) -> None:
         """Add entries that this head numbered, leading; they can be shipped before this returns.
 
-        :raises NotLeader: where another leader's entries have taken their place meanwhile.
+        :param leads: whether the reign in which they were numbered still lasts. Its entries must
+            not come into the log once another leader's may have.
+        :raises NotLeader: where it has ended meanwhile.
         :raises DiskFailed: where they could not be made durable; this head must exit.
         """
         await self._writing.acquire()
         try:
-            if entries[0].index != self.last_index + 1:
-                raise NotLeader("another head's entries came first")
+            if not leads() or entries[0].index != self.last_index + 1:
+                raise NotLeader("another head leads")
             self.last_index, self.last_epoch = entries[-1].index, entries[-1].epoch
             self._remember(entries)
             self.grown()
@@ -140,7 +142,8 @@ class HeadLog:
 
         :param obeys: whether its sender is still the leader to follow. It is asked again once the
             entries are on stable storage: a vote that was given meanwhile was given for the log
-            without them, and acknowledging them now could commit what that candidate lacks.
+            without them, and acknowledging them now could commit what that candidate lacks. And
+            before anything is changed: this head may have begun to lead while it was reading.
         """
         await self._writing.acquire()
         try:
@@ -150,7 +153,14 @@ class HeadLog:
             if not await self._has(request.prev_index, request.prev_epoch):
                 hint = min(self.last_index, max(request.prev_index - 1, self.commit_index))
                 return wire.Appended(obeyed=True, last_index=hint)
-            new = await self._drop_conflicts(request.entries)
+            new = await self._new_among(request.entries)
+            epoch_before = await self._epoch_at(new[0].index - 1) if new else None
+            if not obeys():  # looking into the log took its time
+                return wire.Appended()
+            if new and new[0].index <= self.last_index:
+                await self._truncate_from(new[0].index, epoch_before)
+                if not obeys():
+                    return wire.Appended()
             if new:
                 self._remember(new)
                 self.last_index, self.last_epoch = new[-1].index, new[-1].epoch
@@ -182,21 +192,23 @@ class HeadLog:
             return True
         return index <= self.last_index and await self._epoch_at(index) == epoch
 
-    async def _drop_conflicts(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Take back what another leader had sent and nobody committed; returns what is new."""
+    async def _new_among(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those that are not in the log, from the first that has another's place on."""
         for place, entry in enumerate(entries):
             if entry.index > self.last_index:
                 return list(entries[place:])
             if entry.index <= self.commit_index:
                 continue
             if await self._epoch_at(entry.index) != entry.epoch:
-                await self._truncate_from(entry.index)
                 return list(entries[place:])
         return []
 
-    async def _truncate_from(self, index: int) -> None:
+    async def _truncate_from(self, index: int, epoch: int | None) -> None:
+        """Take back what another leader had sent and nobody committed.
+
+        :param epoch: of the entry before `index`.
+        """
         assert index > self.commit_index, (index, self.commit_index)
-        epoch = await self._epoch_at(index - 1)
         assert epoch is not None, index
         while self._recent and self._recent[-1].index >= index:
             self._recent.pop()

@@ -134,7 +134,7 @@ class Ledger:
                 await self._wake
                 continue
             try:
-                await self._log.append(self._take())
+                await self._log.append(self._take(), lambda: self._ended is None)
             except GridError as error:
                 # Its own disk failed, and this head exits; or another leader was faster.
                 self.end(NotLeader(f"this head lost its lead: {error.what}", self._node))

@@ -12,7 +12,6 @@ from filegrid.config import Settings
 from filegrid.election.quorum import Member
 from filegrid.errors import GridError, InvalidRequest, NotLeader
 from filegrid.head.collector import Collector
-from filegrid.head.council import Council
 from filegrid.head.headlog import HeadLog
 from filegrid.head.ledger import Ledger
 from filegrid.head.locations import Locations
@@ -24,6 +23,7 @@ from filegrid.head.shipping import Shipping
 from filegrid.head.status import StatusReport
 from filegrid.head.verbs import Verbs
 from filegrid.model import ChunkId, Epoch, Identity
+from filegrid.net.council import Council
 from filegrid.net.link import Caller, Link, Method
 from filegrid.net.tasks import Tasks
 from filegrid.protocol.wire import journal_pb2 as journal

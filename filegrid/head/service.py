@@ -8,15 +8,14 @@ from google.protobuf.message import Message
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from filegrid.ballot import BallotFile
 from filegrid.config import Settings
 from filegrid.datafolder import DataFolder
 from filegrid.election.lease import Timing
 from filegrid.election.messages import Ballot
 from filegrid.election.quorum import Member
 from filegrid.errors import GridError, InvalidRequest, NotLeader
-from filegrid.head.ballot import BallotFile
 from filegrid.head.catching_up import StateReceiver, StateSender, finish
-from filegrid.head.council import Council, member_of
 from filegrid.head.headlog import HeadLog
 from filegrid.head.journal import Journal
 from filegrid.head.liveness import Liveness
@@ -27,9 +26,10 @@ from filegrid.head.reign import Reign
 from filegrid.head.roster import Roster
 from filegrid.head.verbs import CLIENTS, VERBS
 from filegrid.model import Epoch, Identity, Role
+from filegrid.net.council import Council, incarnate
 from filegrid.net.dial import acceptor, hello_of
 from filegrid.net.link import Caller, Handler, Link, Method
-from filegrid.net.tasks import Tasks
+from filegrid.net.tasks import Tasks, shielded
 from filegrid.protocol.frames import Plane
 from filegrid.protocol.wire import frame_pb2, head_pb2
 from filegrid.protocol.wire import journal_pb2 as journal
@@ -108,6 +108,8 @@ class Head:
             self._log,
             self,
             me=me,
+            role=Role.HEAD,
+            member_of=incarnate,
             others=[one for one in settings.node.heads if one != settings.address],
             hello=self._hello,
             ballots=ballots,
@@ -298,14 +300,17 @@ class Head:
 
     async def _append_entries(self, caller: Caller, request: Message) -> replication.Appended:
         assert isinstance(request, replication.AppendEntries)
-        sender = member_of(caller)
-        return await self._log.follow(request, lambda: self._council.obeys(sender, request.epoch))
+        sender = incarnate(caller.link)
+        # A link that is lost takes its calls back; what is being written goes on all the same.
+        return await shielded(
+            self._log.follow(request, lambda: self._council.obeys(sender, request.epoch))
+        )
 
     async def _install_state(self, caller: Caller, request: Message) -> replication.Appended:
         assert isinstance(request, replication.InstallState)
-        sender = member_of(caller)
-        return await self._receiver.take(
-            request, lambda: self._council.obeys(sender, request.epoch)
+        sender = incarnate(caller.link)
+        return await shielded(
+            self._receiver.take(request, lambda: self._council.obeys(sender, request.epoch))
         )
 
     async def _get_status(self, caller: Caller, request: Message) -> Message:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from filegrid.head.collector import Collector
-from filegrid.head.council import Council
 from filegrid.head.liveness import State
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.repair import Repair
@@ -11,6 +10,7 @@ from filegrid.head.roster import Roster
 from filegrid.head.shipping import Shipping
 from filegrid.head.view import View
 from filegrid.model import Address
+from filegrid.net.council import Council
 from filegrid.protocol.wire import head_pb2 as wire
 from filegrid.runtime import Runtime
 

@@ -32,6 +32,20 @@ async def gather(works: Iterable[Coroutine[Deferred[Any], Any, T]]) -> list[T]:
         raise
 
 
+def shielded(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+    """Run to the end what must not be left half done, also when nobody waits for it any more."""
+    waiting: Deferred[T] = Deferred()
+
+    def tell(outcome: T | Failure) -> None:
+        if not waiting.called:
+            waiting.callback(outcome)  # type: ignore[arg-type]  # a failure goes on as one
+        elif isinstance(outcome, Failure):
+            _log.failure("what nobody waited for failed", failure=outcome)
+
+    Deferred.fromCoroutine(work).addBoth(tell)
+    return waiting
+
+
 class Tasks:
     """Work that goes on by itself: it is kept here until it ends, and its failure is logged."""
 

@@ -47,6 +47,7 @@ class Storm:
         self._wiped = False
         self._served_epoch = 0
         self.grid.start()
+        self.grid.advance(1)  # until everybody knows that everybody has a vote
         self.clients = [Client(self, number) for number in range(clients)]
 
     # The world

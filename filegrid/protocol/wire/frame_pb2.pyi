@@ -6,6 +6,7 @@ isort:skip_file
 from filegrid.protocol.wire import chunk_pb2 as _chunk_pb2
 from filegrid.protocol.wire import election_pb2 as _election_pb2
 from filegrid.protocol.wire import head_pb2 as _head_pb2
+from filegrid.protocol.wire import health_pb2 as _health_pb2
 from filegrid.protocol.wire import replication_pb2 as _replication_pb2
 from filegrid.protocol.wire import values_pb2 as _values_pb2
 from google.protobuf import descriptor as _descriptor
@@ -127,6 +128,8 @@ class Call(_message.Message):
     WRITE_CHUNK_FIELD_NUMBER: _builtins.int
     READ_CHUNK_FIELD_NUMBER: _builtins.int
     INSPECT_CHUNK_FIELD_NUMBER: _builtins.int
+    PROBE_FIELD_NUMBER: _builtins.int
+    GET_EVENTS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     timeout_ms: _builtins.int
     """counted by the callee from receipt"""
@@ -199,6 +202,14 @@ class Call(_message.Message):
     def read_chunk(self) -> _chunk_pb2.ReadChunk: ...
     @_builtins.property
     def inspect_chunk(self) -> _chunk_pb2.InspectChunk: ...
+    @_builtins.property
+    def probe(self) -> _health_pb2.Probe:
+        """to a head or a health node, from a health node"""
+
+    @_builtins.property
+    def get_events(self) -> _health_pb2.GetEvents:
+        """to a head, from a client; to a health node, from a head"""
+
     def __init__(
         self,
         *,
@@ -234,12 +245,14 @@ class Call(_message.Message):
         write_chunk: _chunk_pb2.WriteChunk | None = ...,
         read_chunk: _chunk_pb2.ReadChunk | None = ...,
         inspect_chunk: _chunk_pb2.InspectChunk | None = ...,
+        probe: _health_pb2.Probe | None = ...,
+        get_events: _health_pb2.GetEvents | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "elect", b"elect", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "stage_chunks", b"stage_chunks", "stat", b"stat", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "elect", b"elect", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "stage_chunks", b"stage_chunks", "stat", b"stat", "write_chunk", b"write_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "elect", b"elect", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "stage_chunks", b"stage_chunks", "stat", b"stat", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "elect", b"elect", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "stage_chunks", b"stage_chunks", "stat", b"stat", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "write_chunk", b"write_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "elect", "append_entries", "install_state", "join", "changes", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "elect", "append_entries", "install_state", "join", "changes", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk", "probe", "get_events"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -266,6 +279,8 @@ class Reply(_message.Message):
     COPIED_FIELD_NUMBER: _builtins.int
     WRITTEN_FIELD_NUMBER: _builtins.int
     INSPECTED_FIELD_NUMBER: _builtins.int
+    PROBED_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     @_builtins.property
     def fault(self) -> _values_pb2.Fault: ...
@@ -299,6 +314,10 @@ class Reply(_message.Message):
     def written(self) -> _chunk_pb2.Written: ...
     @_builtins.property
     def inspected(self) -> _chunk_pb2.Inspected: ...
+    @_builtins.property
+    def probed(self) -> _health_pb2.Probed: ...
+    @_builtins.property
+    def events(self) -> _health_pb2.Events: ...
     def __init__(
         self,
         *,
@@ -319,12 +338,14 @@ class Reply(_message.Message):
         copied: _chunk_pb2.Copied | None = ...,
         written: _chunk_pb2.Written | None = ...,
         inspected: _chunk_pb2.Inspected | None = ...,
+        probed: _health_pb2.Probed | None = ...,
+        events: _health_pb2.Events | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "copied", b"copied", "deficits", b"deficits", "done", b"done", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "session_opened", b"session_opened", "status", b"status", "written", b"written"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "copied", b"copied", "deficits", b"deficits", "done", b"done", "events", b"events", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "session_opened", b"session_opened", "status", b"status", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "events", b"events", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "appended", "joined", "load", "inventory_page", "copied", "written", "inspected"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "appended", "joined", "load", "inventory_page", "copied", "written", "inspected", "probed", "events"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

@@ -23,61 +23,62 @@ _sym_db = _symbol_database.Default()
 
 
 from filegrid.protocol.wire import values_pb2 as filegrid_dot_protocol_dot_wire_dot_values__pb2
+from filegrid.protocol.wire import health_pb2 as filegrid_dot_protocol_dot_wire_dot_health__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!filegrid/protocol/wire/head.proto\x12\rfilegrid.wire\x1a#filegrid/protocol/wire/values.proto\"\x1e\n\x0bKeepSession\x12\x0f\n\x07session\x18\x01 \x01(\x04\"w\n\rSessionOpened\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x15\n\rlease_seconds\x18\x02 \x01(\r\x12\x13\n\x0b\x63hunk_bytes\x18\x03 \x01(\x04\x12\x13\n\x0breplication\x18\x04 \x01(\r\x12\x14\n\x0cmin_replicas\x18\x05 \x01(\r\"\x14\n\x04Stat\x12\x0c\n\x04path\x18\x01 \x01(\t\"2\n\x04List\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\";\n\x07Listing\x12\"\n\x05nodes\x18\x01 \x03(\x0b\x32\x13.filegrid.wire.Node\x12\x0c\n\x04more\x18\x02 \x01(\x08\"V\n\x07Replica\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.filegrid.wire.ReplicaState\"_\n\x0bPlacedChunk\x12&\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x17.filegrid.wire.ChunkRef\x12(\n\x08replicas\x18\x02 \x03(\x0b\x32\x16.filegrid.wire.Replica\"B\n\x08Manifest\x12\x12\n\ncontent_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x66irst_index\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\"f\n\x0cManifestPage\x12*\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x1a.filegrid.wire.PlacedChunk\x12\x0c\n\x04more\x18\x02 \x01(\x08\x12\x1c\n\x14locations_incomplete\x18\x03 \x01(\x08\")\n\x06Target\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"1\n\x07Targets\x12&\n\x07targets\x18\x01 \x03(\x0b\x32\x15.filegrid.wire.Target\"_\n\x08\x41llocate\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x13\n\x0breplication\x18\x04 \x01(\r\x12\x0f\n\x07\x65xclude\x18\x05 \x03(\t\"4\n\nAllocation\x12&\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x16.filegrid.wire.Targets\"<\n\x08\x43omplain\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12\x0e\n\x06server\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x0b\n\tGetStatus\"L\n\nHeadStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x11\n\tlog_index\x18\x04 \x01(\x04\";\n\x0cHealthStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\"\xfc\x01\n\x0cServerStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04rack\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x05 \x01(\x04\x12\x12\n\nfree_bytes\x18\x06 \x01(\x04\x12\x0e\n\x06\x63hunks\x18\x07 \x01(\x04\x12\x13\n\x0b\x63pu_percent\x18\x08 \x01(\x01\x12 \n\x18network_bytes_per_second\x18\t \x01(\x01\x12\x1d\n\x15\x64isk_bytes_per_second\x18\n \x01(\x01\x12\x1e\n\x16\x63\x65rtificate_expires_ms\x18\x0b \x01(\x03\"|\n\x0b\x43hunkCounts\x12\r\n\x05total\x18\x01 \x01(\x04\x12\x0f\n\x07healthy\x18\x02 \x01(\x04\x12\x18\n\x10under_replicated\x18\x03 \x01(\x04\x12\x0f\n\x07missing\x18\x04 \x01(\x04\x12\x0f\n\x07\x63orrupt\x18\x05 \x01(\x04\x12\x11\n\trepairing\x18\x06 \x01(\x04\"\x9f\x02\n\x06Status\x12\x0f\n\x07grid_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06leader\x18\x03 \x01(\t\x12(\n\x05heads\x18\x04 \x03(\x0b\x32\x19.filegrid.wire.HeadStatus\x12+\n\x06health\x18\x05 \x03(\x0b\x32\x1b.filegrid.wire.HealthStatus\x12\x32\n\rchunk_servers\x18\x06 \x03(\x0b\x32\x1b.filegrid.wire.ServerStatus\x12*\n\x06\x63hunks\x18\x07 \x01(\x0b\x32\x1a.filegrid.wire.ChunkCounts\x12\r\n\x05\x66iles\x18\x08 \x01(\x04\x12\r\n\x05\x62ytes\x18\t \x01(\x04\x12\x10\n\x08warnings\x18\n \x03(\t\",\n\x0cListDeficits\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x0c\x12\r\n\x05limit\x18\x02 \x01(\r\"\x88\x01\n\x07\x44\x65\x66icit\x12&\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x17.filegrid.wire.ChunkRef\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0e\n\x06wanted\x18\x04 \x01(\r\x12(\n\x08replicas\x18\x05 \x03(\x0b\x32\x16.filegrid.wire.Replica\"`\n\x08\x44\x65\x66icits\x12(\n\x08\x64\x65\x66icits\x18\x01 \x03(\x0b\x32\x16.filegrid.wire.Deficit\x12\x0c\n\x04more\x18\x02 \x01(\x08\x12\x1c\n\x14locations_incomplete\x18\x03 \x01(\x08*\x96\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12REPLICA_STATE_GOOD\x10\x01\x12\x19\n\x15REPLICA_STATE_SUSPECT\x10\x02\x12\x19\n\x15REPLICA_STATE_CORRUPT\x10\x03\x12\x19\n\x15REPLICA_STATE_MISSING\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!filegrid/protocol/wire/head.proto\x12\rfilegrid.wire\x1a#filegrid/protocol/wire/values.proto\x1a#filegrid/protocol/wire/health.proto\"\x1e\n\x0bKeepSession\x12\x0f\n\x07session\x18\x01 \x01(\x04\"w\n\rSessionOpened\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\x15\n\rlease_seconds\x18\x02 \x01(\r\x12\x13\n\x0b\x63hunk_bytes\x18\x03 \x01(\x04\x12\x13\n\x0breplication\x18\x04 \x01(\r\x12\x14\n\x0cmin_replicas\x18\x05 \x01(\r\"\x14\n\x04Stat\x12\x0c\n\x04path\x18\x01 \x01(\t\"2\n\x04List\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\";\n\x07Listing\x12\"\n\x05nodes\x18\x01 \x03(\x0b\x32\x13.filegrid.wire.Node\x12\x0c\n\x04more\x18\x02 \x01(\x08\"V\n\x07Replica\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.filegrid.wire.ReplicaState\"_\n\x0bPlacedChunk\x12&\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x17.filegrid.wire.ChunkRef\x12(\n\x08replicas\x18\x02 \x03(\x0b\x32\x16.filegrid.wire.Replica\"B\n\x08Manifest\x12\x12\n\ncontent_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x66irst_index\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\"f\n\x0cManifestPage\x12*\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x1a.filegrid.wire.PlacedChunk\x12\x0c\n\x04more\x18\x02 \x01(\x08\x12\x1c\n\x14locations_incomplete\x18\x03 \x01(\x08\")\n\x06Target\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"1\n\x07Targets\x12&\n\x07targets\x18\x01 \x03(\x0b\x32\x15.filegrid.wire.Target\"_\n\x08\x41llocate\x12\x0f\n\x07session\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x13\n\x0breplication\x18\x04 \x01(\r\x12\x0f\n\x07\x65xclude\x18\x05 \x03(\t\"4\n\nAllocation\x12&\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x16.filegrid.wire.Targets\"<\n\x08\x43omplain\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12\x0e\n\x06server\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x0b\n\tGetStatus\"L\n\nHeadStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x11\n\tlog_index\x18\x04 \x01(\x04\";\n\x0cHealthStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\"\xfc\x01\n\x0cServerStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04rack\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x05 \x01(\x04\x12\x12\n\nfree_bytes\x18\x06 \x01(\x04\x12\x0e\n\x06\x63hunks\x18\x07 \x01(\x04\x12\x13\n\x0b\x63pu_percent\x18\x08 \x01(\x01\x12 \n\x18network_bytes_per_second\x18\t \x01(\x01\x12\x1d\n\x15\x64isk_bytes_per_second\x18\n \x01(\x01\x12\x1e\n\x16\x63\x65rtificate_expires_ms\x18\x0b \x01(\x03\"|\n\x0b\x43hunkCounts\x12\r\n\x05total\x18\x01 \x01(\x04\x12\x0f\n\x07healthy\x18\x02 \x01(\x04\x12\x18\n\x10under_replicated\x18\x03 \x01(\x04\x12\x0f\n\x07missing\x18\x04 \x01(\x04\x12\x0f\n\x07\x63orrupt\x18\x05 \x01(\x04\x12\x11\n\trepairing\x18\x06 \x01(\x04\"\xc7\x02\n\x06Status\x12\x0f\n\x07grid_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0e\n\x06leader\x18\x03 \x01(\t\x12(\n\x05heads\x18\x04 \x03(\x0b\x32\x19.filegrid.wire.HeadStatus\x12+\n\x06health\x18\x05 \x03(\x0b\x32\x1b.filegrid.wire.HealthStatus\x12\x32\n\rchunk_servers\x18\x06 \x03(\x0b\x32\x1b.filegrid.wire.ServerStatus\x12*\n\x06\x63hunks\x18\x07 \x01(\x0b\x32\x1a.filegrid.wire.ChunkCounts\x12\r\n\x05\x66iles\x18\x08 \x01(\x04\x12\r\n\x05\x62ytes\x18\t \x01(\x04\x12\x10\n\x08warnings\x18\n \x03(\t\x12&\n\x08verdicts\x18\x0b \x03(\x0b\x32\x14.filegrid.wire.Event\",\n\x0cListDeficits\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x0c\x12\r\n\x05limit\x18\x02 \x01(\r\"\x88\x01\n\x07\x44\x65\x66icit\x12&\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x17.filegrid.wire.ChunkRef\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0e\n\x06wanted\x18\x04 \x01(\r\x12(\n\x08replicas\x18\x05 \x03(\x0b\x32\x16.filegrid.wire.Replica\"`\n\x08\x44\x65\x66icits\x12(\n\x08\x64\x65\x66icits\x18\x01 \x03(\x0b\x32\x16.filegrid.wire.Deficit\x12\x0c\n\x04more\x18\x02 \x01(\x08\x12\x1c\n\x14locations_incomplete\x18\x03 \x01(\x08*\x96\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12REPLICA_STATE_GOOD\x10\x01\x12\x19\n\x15REPLICA_STATE_SUSPECT\x10\x02\x12\x19\n\x15REPLICA_STATE_CORRUPT\x10\x03\x12\x19\n\x15REPLICA_STATE_MISSING\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'filegrid.protocol.wire.head_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REPLICASTATE']._serialized_start=2148
-  _globals['_REPLICASTATE']._serialized_end=2298
-  _globals['_KEEPSESSION']._serialized_start=89
-  _globals['_KEEPSESSION']._serialized_end=119
-  _globals['_SESSIONOPENED']._serialized_start=121
-  _globals['_SESSIONOPENED']._serialized_end=240
-  _globals['_STAT']._serialized_start=242
-  _globals['_STAT']._serialized_end=262
-  _globals['_LIST']._serialized_start=264
-  _globals['_LIST']._serialized_end=314
-  _globals['_LISTING']._serialized_start=316
-  _globals['_LISTING']._serialized_end=375
-  _globals['_REPLICA']._serialized_start=377
-  _globals['_REPLICA']._serialized_end=463
-  _globals['_PLACEDCHUNK']._serialized_start=465
-  _globals['_PLACEDCHUNK']._serialized_end=560
-  _globals['_MANIFEST']._serialized_start=562
-  _globals['_MANIFEST']._serialized_end=628
-  _globals['_MANIFESTPAGE']._serialized_start=630
-  _globals['_MANIFESTPAGE']._serialized_end=732
-  _globals['_TARGET']._serialized_start=734
-  _globals['_TARGET']._serialized_end=775
-  _globals['_TARGETS']._serialized_start=777
-  _globals['_TARGETS']._serialized_end=826
-  _globals['_ALLOCATE']._serialized_start=828
-  _globals['_ALLOCATE']._serialized_end=923
-  _globals['_ALLOCATION']._serialized_start=925
-  _globals['_ALLOCATION']._serialized_end=977
-  _globals['_COMPLAIN']._serialized_start=979
-  _globals['_COMPLAIN']._serialized_end=1039
-  _globals['_GETSTATUS']._serialized_start=1041
-  _globals['_GETSTATUS']._serialized_end=1052
-  _globals['_HEADSTATUS']._serialized_start=1054
-  _globals['_HEADSTATUS']._serialized_end=1130
-  _globals['_HEALTHSTATUS']._serialized_start=1132
-  _globals['_HEALTHSTATUS']._serialized_end=1191
-  _globals['_SERVERSTATUS']._serialized_start=1194
-  _globals['_SERVERSTATUS']._serialized_end=1446
-  _globals['_CHUNKCOUNTS']._serialized_start=1448
-  _globals['_CHUNKCOUNTS']._serialized_end=1572
-  _globals['_STATUS']._serialized_start=1575
-  _globals['_STATUS']._serialized_end=1862
-  _globals['_LISTDEFICITS']._serialized_start=1864
-  _globals['_LISTDEFICITS']._serialized_end=1908
-  _globals['_DEFICIT']._serialized_start=1911
-  _globals['_DEFICIT']._serialized_end=2047
-  _globals['_DEFICITS']._serialized_start=2049
-  _globals['_DEFICITS']._serialized_end=2145
+  _globals['_REPLICASTATE']._serialized_start=2225
+  _globals['_REPLICASTATE']._serialized_end=2375
+  _globals['_KEEPSESSION']._serialized_start=126
+  _globals['_KEEPSESSION']._serialized_end=156
+  _globals['_SESSIONOPENED']._serialized_start=158
+  _globals['_SESSIONOPENED']._serialized_end=277
+  _globals['_STAT']._serialized_start=279
+  _globals['_STAT']._serialized_end=299
+  _globals['_LIST']._serialized_start=301
+  _globals['_LIST']._serialized_end=351
+  _globals['_LISTING']._serialized_start=353
+  _globals['_LISTING']._serialized_end=412
+  _globals['_REPLICA']._serialized_start=414
+  _globals['_REPLICA']._serialized_end=500
+  _globals['_PLACEDCHUNK']._serialized_start=502
+  _globals['_PLACEDCHUNK']._serialized_end=597
+  _globals['_MANIFEST']._serialized_start=599
+  _globals['_MANIFEST']._serialized_end=665
+  _globals['_MANIFESTPAGE']._serialized_start=667
+  _globals['_MANIFESTPAGE']._serialized_end=769
+  _globals['_TARGET']._serialized_start=771
+  _globals['_TARGET']._serialized_end=812
+  _globals['_TARGETS']._serialized_start=814
+  _globals['_TARGETS']._serialized_end=863
+  _globals['_ALLOCATE']._serialized_start=865
+  _globals['_ALLOCATE']._serialized_end=960
+  _globals['_ALLOCATION']._serialized_start=962
+  _globals['_ALLOCATION']._serialized_end=1014
+  _globals['_COMPLAIN']._serialized_start=1016
+  _globals['_COMPLAIN']._serialized_end=1076
+  _globals['_GETSTATUS']._serialized_start=1078
+  _globals['_GETSTATUS']._serialized_end=1089
+  _globals['_HEADSTATUS']._serialized_start=1091
+  _globals['_HEADSTATUS']._serialized_end=1167
+  _globals['_HEALTHSTATUS']._serialized_start=1169
+  _globals['_HEALTHSTATUS']._serialized_end=1228
+  _globals['_SERVERSTATUS']._serialized_start=1231
+  _globals['_SERVERSTATUS']._serialized_end=1483
+  _globals['_CHUNKCOUNTS']._serialized_start=1485
+  _globals['_CHUNKCOUNTS']._serialized_end=1609
+  _globals['_STATUS']._serialized_start=1612
+  _globals['_STATUS']._serialized_end=1939
+  _globals['_LISTDEFICITS']._serialized_start=1941
+  _globals['_LISTDEFICITS']._serialized_end=1985
+  _globals['_DEFICIT']._serialized_start=1988
+  _globals['_DEFICIT']._serialized_end=2124
+  _globals['_DEFICITS']._serialized_start=2126
+  _globals['_DEFICITS']._serialized_end=2222
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from filegrid.protocol.wire import health_pb2 as _health_pb2
 from filegrid.protocol.wire import values_pb2 as _values_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -556,6 +557,7 @@ class Status(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
     grid_id: _builtins.str
     epoch: _builtins.int
     leader: _builtins.str
@@ -571,6 +573,10 @@ class Status(_message.Message):
     def chunks(self) -> Global___ChunkCounts: ...
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_health_pb2.Event]:
+        """the last of the health nodes, the newest last"""
+
     def __init__(
         self,
         *,
@@ -584,10 +590,11 @@ class Status(_message.Message):
         files: _builtins.int = ...,
         bytes: _builtins.int = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        verdicts: _abc.Iterable[_health_pb2.Event] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "chunk_servers", b"chunk_servers", "chunks", b"chunks", "epoch", b"epoch", "files", b"files", "grid_id", b"grid_id", "heads", b"heads", "health", b"health", "leader", b"leader", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "chunk_servers", b"chunk_servers", "chunks", b"chunks", "epoch", b"epoch", "files", b"files", "grid_id", b"grid_id", "heads", b"heads", "health", b"health", "leader", b"leader", "verdicts", b"verdicts", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,4 +1,4 @@
-"""This head among the heads: the links between them, the election, and who leads.
+"""This node among its like, heads or health nodes: the links between them, and who leads.
 
 The rules are :mod:`filegrid.election`'s; here its effects are carried out.
 """
@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
+from filegrid.ballot import BallotFile
 from filegrid.election.bully import Bully
 from filegrid.election.codec import from_wire, to_wire
 from filegrid.election.events import (
@@ -30,11 +31,9 @@ from filegrid.election.events import (
     Transfer,
 )
 from filegrid.election.lease import Timing
-from filegrid.election.messages import Ballot
+from filegrid.election.messages import Ballot, LogPosition
 from filegrid.election.quorum import Member, Membership
 from filegrid.errors import GridError, Unavailable
-from filegrid.head.ballot import BallotFile
-from filegrid.head.headlog import HeadLog
 from filegrid.model import Address, Role
 from filegrid.net.dial import Dialler
 from filegrid.net.link import Caller, Link
@@ -44,8 +43,20 @@ from filegrid.runtime import Runtime
 _log = Logger()
 
 
+class Electorate(Protocol):
+    """Who votes, and how far this node has come: for heads, what their log says."""
+
+    @property
+    def voters(self) -> frozenset[Member]: ...
+
+    @property
+    def position(self) -> LogPosition:
+        """The end of what is on stable storage here, never above it; in a cluster without a log
+        always the same."""
+
+
 class Part(Protocol):
-    """What a head does with the part that it is given."""
+    """What a node does with the part that it is given."""
 
     def lead(self, epoch: int) -> None: ...
 
@@ -54,26 +65,30 @@ class Part(Protocol):
     def follow(self, leader: Member, epoch: int) -> None: ...
 
     def hand_over_to(self, target: Member) -> None:
-        """A preferred head asks to lead: see that it has all of the log, then let it."""
+        """A preferred member asks to lead: see that it has all of the log, then let it."""
 
 
 class Council:
-    """Elects, with the other heads, the one that leads.
+    """Elects, with the other nodes of its role, the one that leads.
 
-    :param me: this head, in the incarnation of its data folder.
-    :param others: where the other heads listen.
-    :param part: told what this head is to do.
+    :param part: told what this node is to do.
+    :param role: of all members.
+    :param others: where the other members listen.
+    :param member_of: who is at the other end of a link, as the electorate names members.
     :param on_fatal: called where a vote cannot be stored: the process must end (S16).
+    :ivar leader_epoch: of the last leader that was known here.
     """
 
     def __init__(
         self,
         runtime: Runtime,
-        log: HeadLog,
+        electorate: Electorate,
         part: Part,
         *,
         me: Member,
+        role: Role,
         others: Iterable[Address],
+        member_of: Callable[[Link], Member],
         hello: Callable[[], frame_pb2.Hello],
         ballots: BallotFile,
         ballot: Ballot,
@@ -82,28 +97,30 @@ class Council:
         on_fatal: Callable[[GridError], None],
     ) -> None:
         self.me = me
+        self.leader_epoch = 0
         self._runtime = runtime
-        self._log = log
+        self._electorate = electorate
+        self._member_of = member_of
         self._part = part
         self._timing = timing
         self._ballots = ballots
         self._ballot_lane = runtime.threads.lane("ballot")
         self._on_fatal = on_fatal
         self._diallers = [
-            Dialler(runtime, address, role=Role.HEAD, hello=hello) for address in others
+            Dialler(runtime, address, role=role, hello=hello) for address in others
         ]
         self._learners: frozenset[Member] = frozenset()
         self._bully = Bully(
             me,
             priority=priority,
-            membership=Membership(log.voters),
+            membership=Membership(electorate.voters),
             ballot=ballot,
-            log=log.position,
+            log=electorate.position,
             timing=timing,
             random=runtime.random,
             now=runtime.clock.seconds(),
         )
-        self._configured = Membership(log.voters)
+        self._configured = Membership(electorate.voters)
         self._timer: IDelayedCall | None = None
         self._stopped = False
 
@@ -129,12 +146,12 @@ class Council:
     def leader_address(self) -> str:
         """Where the leader listens; empty where nobody leads, or it is not linked."""
         for dialler in self._diallers:
-            if dialler.link is not None and _member(dialler.link) == self.leader:
+            if dialler.link is not None and self._member_of(dialler.link) == self.leader:
                 return str(dialler.address)
         return ""
 
     def may_serve(self) -> bool:
-        """Whether this head leads and holds the lease, at this very moment (S5)."""
+        """Whether this node leads and holds the lease, at this very moment (S5)."""
         return self._bully.may_serve(self._runtime.clock.seconds())
 
     def obeys(self, leader: Member, epoch: int) -> bool:
@@ -142,16 +159,16 @@ class Council:
         return self._bully.obeys(leader, epoch)
 
     def link_to(self, member: Member) -> Link | None:
-        """The link to a head, where it is up and the head is in this very incarnation (S2)."""
+        """The link to a member, where it is up and leads to this very incarnation (S2)."""
         for dialler in self._diallers:
-            if dialler.link is not None and _member(dialler.link) == member:
+            if dialler.link is not None and self._member_of(dialler.link) == member:
                 return dialler.link
         return None
 
     def linked(self) -> list[tuple[Member, Address]]:
-        """The heads that can be reached now."""
+        """The members that can be reached now."""
         return [
-            (_member(dialler.link), dialler.address)
+            (self._member_of(dialler.link), dialler.address)
             for dialler in self._diallers
             if dialler.link is not None and dialler.link.peer.name != self.me.name
         ]
@@ -161,24 +178,24 @@ class Council:
     def handle(self, event: Event) -> None:
         if self._stopped:
             return
-        self._bully.log = self._log.position
+        self._bully.log = self._electorate.position
         for effect in self._bully.handle(event, self._runtime.clock.seconds()):
             self._carry_out(effect)
         self._schedule()
 
     async def receive(self, caller: Caller, request: Message) -> frame_pb2.Done:
-        """A message of another head; who it is, its link has proved."""
+        """A message of another member; who it is, its link has proved."""
         assert isinstance(request, election_pb2.ElectionMessage)
-        self.handle(Received(_member(caller.link), from_wire(request)))
+        self.handle(Received(self._member_of(caller.link), from_wire(request)))
         return frame_pb2.Done()
 
     def hand_over(self, target: Member | None) -> None:
-        """Stop leading, for this head to lead instead; None: for whichever is best."""
+        """Stop leading, for `target` to lead instead; None: for whichever is best."""
         self.handle(HandOver(target))
 
     def log_moved(self) -> None:
         """The log has grown or shrunk, or says something else of who votes."""
-        self._bully.log = self._log.position
+        self._bully.log = self._electorate.position
         self._configure()
 
     def admit(self, learners: Iterable[Member]) -> None:
@@ -187,7 +204,7 @@ class Council:
         self._configure()
 
     def _configure(self) -> None:
-        membership = Membership(self._log.voters, self._learners - self._log.voters)
+        membership = Membership(self._electorate.voters, self._learners - self._electorate.voters)
         if membership != self._configured:
             self._configured = membership
             self.handle(Configure(membership))
@@ -209,6 +226,7 @@ class Council:
         elif isinstance(effect, Store):
             self._store(effect.ballot)
         elif isinstance(effect, Lead):
+            self.leader_epoch = effect.epoch
             _log.info("{me} is elected for epoch {epoch}", me=self.me, epoch=effect.epoch)
             self._part.lead(effect.epoch)
         elif isinstance(effect, StepDown):
@@ -220,6 +238,7 @@ class Council:
             )
             self._part.step_down(effect.epoch, effect.reason)
         elif isinstance(effect, Follow):
+            self.leader_epoch = effect.epoch
             self._part.follow(effect.leader, effect.epoch)
         elif isinstance(effect, Transfer):
             self._part.hand_over_to(effect.target)
@@ -243,12 +262,7 @@ class Council:
         self._on_fatal(error)
 
 
-def _member(link: Link) -> Member:
+def incarnate(link: Link) -> Member:
     """Who is at the other end, in the incarnation that it said (S2)."""
     assert link.peer_hello is not None
     return Member(link.peer.name, link.peer_hello.incarnation)
-
-
-def member_of(caller: Caller) -> Member:
-    """Who calls."""
-    return _member(caller.link)

@@ -1,4 +1,4 @@
-"""This head's ballot: the highest epoch it took part in, and its vote there, on stable storage.
+"""A node's ballot: the highest epoch it took part in, and its vote there, on stable storage.
 
 ====== ====== ==============================================================
 offset length what
@@ -39,7 +39,7 @@ class BallotFile:
     def read(self) -> Ballot:
         """Of epoch 0 where there is none.
 
-        :raises IntegrityError: where the file is damaged: the head must join anew (S3).
+        :raises IntegrityError: where the file is damaged: the node must join anew (S3).
         :raises UnsupportedVersion: where a later release wrote it (S24).
         :raises DiskFailed: where it cannot be read.
         """
@@ -52,7 +52,7 @@ class BallotFile:
             raise IntegrityError(
                 "the stored vote is damaged",
                 self._path,
-                advice="empty this head's data folder: it joins again as a new one",
+                advice="empty this node's data folder: it joins again as a new one",
             )
         _, version = _START.unpack_from(content)
         if version != _VERSION:
