@@ -29,8 +29,12 @@ from filegrid.protocol.wire import values_pb2 as wire
 from filegrid.protocol.wire.frame_pb2 import Done
 from filegrid.runtime import Runtime
 
-ATTEMPT_SECONDS = 5.0
-"""A head that does not answer for so long is not asked again before the others were."""
+FIRST_ATTEMPT_SECONDS = 1.5
+"""A head that does not answer for so long is not asked again before the others were: one that is
+cut off, or stopped, says nothing. No shorter than a new leader needs to come up."""
+
+ATTEMPT_SECONDS = 6.0
+"""What later attempts grow to, for a head that leads and is only slow."""
 
 GOODBYE_SECONDS = 2.0
 """What closing waits for at most; a session that is left open runs out by itself."""
@@ -202,18 +206,21 @@ class Session:
         self, request: Message, answer: type[Answer], patience: Patience, once: wire.Once | None
     ) -> Answer:
         doubtful = False  # whether a head may have taken the change
+        attempt_seconds = FIRST_ATTEMPT_SECONDS
         while True:
             try:
                 address, link = await self._heads.link(patience)
             except Unavailable as unreachable:
                 raise self._given_up(request, unreachable, doubtful) from None
-            timeout_seconds = min(ATTEMPT_SECONDS, patience.left_seconds)
+            timeout_seconds = min(attempt_seconds, patience.left_seconds)
             try:
                 return await link.call(request, answer, timeout_seconds=timeout_seconds, once=once)
             except _PASSING as error:
                 if once is not None and not isinstance(error, _REFUSED):
                     doubtful = True
                 self._heads.learn(address, error)
+                if isinstance(error, DeadlineExceeded):
+                    attempt_seconds = min(2 * attempt_seconds, ATTEMPT_SECONDS)
                 if not await patience.pause(error.retry_after_seconds):
                     raise self._given_up(request, error, doubtful) from None
 
