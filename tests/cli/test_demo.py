@@ -28,7 +28,7 @@ class CleanUpTests(SynchronousTestCase):
         self.patch(tempfile, "tempdir", str(folder))
 
         def start(_: LocalGrid, *names: str) -> None:
-            self.assertEqual(names[:2], ("head-1", "chunk-1"))
+            self.assertEqual(names[:2], ("head-1", "head-2"))
             raise error
 
         self.patch(local_grid.LocalGrid, "start", start)

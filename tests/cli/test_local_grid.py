@@ -14,7 +14,7 @@ from filegrid.cli.local_grid import LocalGrid
 from filegrid.cli.local_home import Home, Shape, save_home
 from filegrid.errors import DeadlineExceeded, InvalidRequest, Unavailable
 
-SHAPE = Shape(chunk_servers=2)
+SHAPE = Shape(heads=1, health=0, chunk_servers=2)
 
 FAILS = """
 import sys
@@ -181,9 +181,10 @@ class StartTests(GridTest):
         return [line.endswith(" --create") for line in self.arguments()]
 
     def test_creates_once(self) -> None:
-        """The head makes its namespace at the first start, and at no other one (S1)."""
+        """The first head makes the namespace until the grid was once ready, then never (S1)."""
         grid = self.grid(RECORDS)
         grid.start("head-1")
+        grid.wait_ready(lambda: None)
         grid.start("head-1")
         self.assertEqual(self.creates(), [True, False])
         self.assertTrue(grid.home.created)

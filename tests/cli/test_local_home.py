@@ -14,6 +14,8 @@ from filegrid.model import Role
 from filegrid.net.credentials import Credentials
 
 SHAPE = Shape(
+    heads=1,
+    health=0,
     chunk_servers=4,
     racks=3,
     base_port=7100,
@@ -102,8 +104,9 @@ class MakeTests(HomeTest):
     def test_refused_before_anything_is_made(self) -> None:
         """A shape that cannot be is refused while the folder does not exist yet."""
         for shape in (
-            Shape(heads=3),
-            Shape(health=3),
+            Shape(heads=2),
+            Shape(heads=0),
+            Shape(health=2),
             Shape(chunk_servers=0),
             Shape(racks=0),
             Shape(base_port=65535),

@@ -131,8 +131,8 @@ class NodesTests(SynchronousTestCase):
     def test_refused_before_anything_is_made(self) -> None:
         """What `up` cannot do it refuses with exit code 2, and makes nothing."""
         for flags in (
-            ["--heads", "3"],
-            ["--health", "3"],
+            ["--heads", "2"],
+            ["--health", "2"],
             ["--set", "grid.replication=0"],
             ["--set", "grid.replicaton=3"],
             ["--set", "grid"],
@@ -167,7 +167,10 @@ class NodesTests(SynchronousTestCase):
         self.assertEqual(code, 0, said)
         document = json.loads(said)
         self.assertEqual(document["grid"], str(self.folder / "grid.toml"))
-        self.assertEqual([n["name"] for n in document["nodes"]], ["head-1", "chunk-1", "chunk-2"])
+        self.assertEqual(
+            [n["name"] for n in document["nodes"]],
+            ["head-1", "head-2", "head-3", "chunk-1", "chunk-2"],
+        )
         code, said = self.invoke("up")
         self.assertIn(f"export FILEGRID_GRID={self.folder}/grid.toml", said)
         self.assertEqual(started, [("head-1", "chunk-1", "chunk-2")] * 2)
