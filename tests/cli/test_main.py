@@ -173,7 +173,8 @@ class NodesTests(SynchronousTestCase):
         )
         code, said = self.invoke("up")
         self.assertIn(f"export FILEGRID_GRID={self.folder}/grid.toml", said)
-        self.assertEqual(started, [("head-1", "chunk-1", "chunk-2")] * 2)
+        names = ("head-1", "head-2", "head-3", "chunk-1", "chunk-2")
+        self.assertEqual(started, [names] * 2)
         self.assertEqual(self.invoke("up", "--chunk-servers", "3")[0], 2)
 
 
