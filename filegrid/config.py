@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 
 from filegrid.errors import InvalidRequest, NoSuchPath
-from filegrid.model import BLOCK_BYTES, DEFAULT_CHUNK_BYTES, Address
+from filegrid.model import BLOCK_BYTES, DEFAULT_CHUNK_BYTES, Address, Peer
 from filegrid.schema import fill, keys, read_toml, setting
 
 DAY_SECONDS = 86400
@@ -26,6 +26,7 @@ NAME_ALLOWED = "a name of up to 64 letters, digits, '.', '_' and '-'"
 
 HEAD = ("head",)
 CHUNK = ("chunk",)
+HEALTH = ("health",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class Grid:
         minimum=BLOCK_BYTES,
         maximum=_MOST_CHUNK_BYTES,
         multiple_of=BLOCK_BYTES,
+        roles=HEAD + CHUNK,
     )
     replication: int = setting(
         "replicas of each chunk, where a file asks for no other number",
@@ -73,14 +75,41 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Election:
-    """How heads settle who leads."""
+    """How heads settle who leads, and health nodes who coordinates."""
 
     lease_seconds: float = setting(
         "how long a head leads without renewal: about the pause when a leader dies",
         default=0.8,
         minimum=0.5,
         maximum=60,
-        roles=HEAD,
+        roles=HEAD + HEALTH,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How health nodes judge the head that leads."""
+
+    probe_seconds: float = setting(
+        "time between two probes of a head",
+        default=0.2,
+        minimum=0.05,
+        maximum=1,
+        roles=HEALTH,
+    )
+    silent_seconds: float = setting(
+        "silence after which the leader is found unfit",
+        default=0.6,
+        minimum=0.1,
+        maximum=60,
+        roles=HEALTH,
+    )
+    stuck_seconds: float = setting(
+        "how long the leader's disk may hang, or its log stand still, before it is found unfit",
+        default=3.0,
+        minimum=0.5,
+        maximum=600,
+        roles=HEALTH,
     )
 
 
@@ -89,19 +118,25 @@ class Chunk:
     """How heads judge chunk servers."""
 
     heartbeat_seconds: float = setting(
-        "time between two heartbeats of a chunk server", default=1.0, minimum=0.05, maximum=60
+        "time between two heartbeats of a chunk server",
+        default=1.0,
+        minimum=0.05,
+        maximum=60,
+        roles=HEAD + CHUNK,
     )
     suspect_seconds: float = setting(
         "silence after which a chunk server gets no new chunks",
         default=2.0,
         minimum=0.1,
         maximum=600,
+        roles=HEAD + CHUNK,
     )
     dead_seconds: float = setting(
         "silence after which a chunk server's replicas are made anew elsewhere",
         default=5.0,
         minimum=0.2,
         maximum=DAY_SECONDS,
+        roles=HEAD + CHUNK,
     )
     maintenance_seconds: float = setting(
         "how long a chunk server that was stopped in good order may be away before its replicas"
@@ -109,6 +144,7 @@ class Chunk:
         default=60.0,
         minimum=0,
         maximum=DAY_SECONDS,
+        roles=HEAD + CHUNK,
     )
 
 
@@ -121,6 +157,7 @@ class Repair:
         default=100.0,
         minimum=0,
         maximum=1_000_000,
+        roles=HEAD + CHUNK,
     )
 
 
@@ -167,6 +204,11 @@ class Node:
         allowed="HOST:PORT",
     )
     heads: tuple[Address, ...] = setting("HOST:PORT of every head of the grid")
+    health: tuple[Peer, ...] = setting(
+        "NAME=HOST:PORT of every health node of the grid: an odd number, or none",
+        default=(),
+        roles=HEAD + HEALTH,
+    )
     rack: str = setting(
         "what it shares its fate with, from the largest down: room/rack; replicas are spread",
         default="default/r1",
@@ -196,6 +238,7 @@ class Settings:
 
     grid: Grid = field(default_factory=Grid)
     election: Election = field(default_factory=Election)
+    health: Health = field(default_factory=Health)
     chunk: Chunk = field(default_factory=Chunk)
     repair: Repair = field(default_factory=Repair)
     scrub: Scrub = field(default_factory=Scrub)
@@ -248,7 +291,7 @@ def load(path: Path | None, role: str, overrides: Mapping[str, str] | None = Non
     """The settings of a service.
 
     :param path: its TOML file; None where the command line says it all.
-    :param role: ``head`` or ``chunk``.
+    :param role: ``head``, ``chunk`` or ``health``.
     :param overrides: texts by ``section.key``.
     :raises InvalidRequest: one line: file, key, what it is and what is allowed.
     :raises NoSuchPath: where there is no such file.
@@ -331,6 +374,18 @@ def _check_together(settings: Settings, source: str) -> None:
             f" {silence_seconds:g} s of silence count",
             f"{source}: chunk.heartbeat_seconds",
             advice="make it shorter than suspect_seconds and dead_seconds",
+        )
+    if settings.health.silent_seconds < 2 * settings.health.probe_seconds:
+        raise InvalidRequest(
+            f"with a probe every {settings.health.probe_seconds:g} s, one that is lost would do",
+            f"{source}: health.silent_seconds",
+            advice="make it twice probe_seconds at least",
+        )
+    names = {peer.name for peer in settings.node.health}
+    if len(names) != len(settings.node.health) or (names and len(names) % 2 == 0):
+        raise InvalidRequest(
+            "a majority decides: name an odd number of health nodes, each once",
+            f"{source}: node.health",
         )
     if settings.node.advertise:
         try:

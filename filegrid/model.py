@@ -138,6 +138,28 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A node that is known by its name before it is met."""
+
+    name: str
+    address: Address
+
+    @classmethod
+    def parse(cls, text: str) -> Peer:
+        """From ``name=host:port``.
+
+        :raises InvalidRequest: where it is not of this form.
+        """
+        name, equals, address = text.partition("=")
+        if not equals or not name:
+            raise InvalidRequest("a peer is NAME=HOST:PORT", text or "''")
+        return cls(name, Address.parse(address))
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.address}"
+
+
 class Role(str, Enum):
     """What a certificate opens."""
 

@@ -40,7 +40,7 @@ class Opening:
 
 
 class NodeService(Service):
-    """A head or a chunk server under twistd.
+    """A head, a chunk server or a health node under twistd.
 
     What can be judged before twistd goes to the background is judged when this is made.
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, get_type_hints
 
 from filegrid.errors import InvalidRequest, NoSuchPath, NotPermitted
-from filegrid.model import Address
+from filegrid.model import Address, Peer
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,6 +31,13 @@ F = TypeVar("F")
 
 Toml: TypeAlias = str | int | float | list[str]
 Addresses: TypeAlias = tuple[Address, ...]
+Peers: TypeAlias = tuple[Peer, ...]
+
+_LISTS: dict[Any, tuple[Any, str]] = {
+    Addresses: (Address, "HOST:PORT"),
+    Peers: (Peer, "NAME=HOST:PORT"),
+}
+"""What each is a list of, and how that is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +92,8 @@ class Key:
             return "a path"
         if self.kind is Address:
             return "HOST:PORT"
-        if self.kind == Addresses:
-            return "a list of HOST:PORT"
+        if self.kind in _LISTS:
+            return f"a list of {_LISTS[self.kind][1]}"
         if self.kind is str:
             return rule.allowed or "a text"
         text = "a whole number" if self.kind is int else "a number"
@@ -187,7 +194,7 @@ def fill(
 
 def parse_text(key: Key, text: str) -> Toml:
     """What `text`, from a command line, says; the text itself where it is no number."""
-    if key.kind == Addresses:
+    if key.kind in _LISTS:
         return [part.strip() for part in text.split(",") if part.strip()]
     for number in (int, float):
         if key.kind in (int, float):
@@ -206,14 +213,14 @@ def convert(key: Key, value: object, subject: str, base: Path) -> object:
     wrong = InvalidRequest(f"{_shown(value)} is not allowed", subject, advice=_give(key))
     if key.kind in (int, float):
         return _converted_number(key, value, wrong)
-    if key.kind == Addresses:
+    if key.kind in _LISTS:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise wrong
-        return tuple(_address(item, wrong) for item in value)
+        return tuple(_parsed(_LISTS[key.kind][0], item, wrong) for item in value)
     if not isinstance(value, str) or (not value and key.required):
         raise wrong
     if key.kind is Address:
-        return _address(value, wrong)
+        return _parsed(Address, value, wrong)
     if key.kind is Path:
         return Path(os.path.normpath(base.absolute() / Path(value).expanduser()))
     if key.rule.pattern and not re.fullmatch(key.rule.pattern, value):
@@ -234,9 +241,10 @@ def _converted_number(key: Key, value: object, wrong: InvalidRequest) -> int | f
     return float(value) if key.kind is float else value
 
 
-def _address(text: str, wrong: InvalidRequest) -> Address:
+def _parsed(kind: Any, text: str, wrong: InvalidRequest) -> object:
     try:
-        return Address.parse(text)
+        made: object = kind.parse(text)
+        return made
     except InvalidRequest:
         raise wrong from None
 

@@ -54,7 +54,7 @@ def maker(module: str, command: str) -> Callable[[Any], IService]:
 
 
 def application(role: str, config: Path) -> Any:
-    """For a .tac file: the service of `role` (``head``, ``chunk``) with its sample settings.
+    """For a .tac file: the service of `role` (``head``, ``chunk``, ``health``) with its sample settings.
 
     :param config: the TOML file, unless the variable FILEGRID_CONFIG names another.
     """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from filegrid.cli.listings import local_time
 from filegrid.cli.opened import as_json, grid_paths, open_grid, shown
 from filegrid.cli.output import human_bytes, note, print_json
 from filegrid.errors import IntegrityError, Unavailable
@@ -59,12 +60,41 @@ def show_status(state: dict[str, Any]) -> None:
         click.echo()
         members = [(one["name"], one["role"], one["address"]) for one in state["health"]]
         table(("health", "role", "address"), members)
+    if state["verdicts"]:
+        click.echo()
+        for event in state["verdicts"]:
+            click.echo(event_line(event))
     if state["chunk_servers"]:
         click.echo()
         table(
             ("chunk server", "state", "rack", "address", "used", "free", "chunks", "cpu"),
             [server_row(server) for server in state["chunk_servers"]],
         )
+
+
+@click.command()
+@as_json
+def events(as_json: bool) -> None:
+    """Show elections and verdicts, the oldest first, as the health nodes keep them."""
+    with open_grid() as grid:
+        found = grid.events()
+    if as_json:
+        print_json({"events": found})
+    else:
+        for event in found:
+            click.echo(event_line(event))
+
+
+def event_line(event: dict[str, Any]) -> str:
+    node = event["node"]
+    told = {
+        "election": f"{node} was elected and leads epoch {event['epoch']}",
+        "verdict": f"{node}, leading epoch {event['epoch']}, was found unfit",
+        "coordinator": f"{node} coordinates the health nodes",
+    }
+    text = told.get(event["kind"], f"{event['kind']}: {node}")
+    evidence = "; ".join(f"{name}: {why}" for name, why in event["evidence"].items())
+    return f"{local_time(event['at'])}  {text}{f' ({evidence})' if evidence else ''}"
 
 
 def server_row(server: dict[str, Any]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from filegrid.cli.condition import fsck, status
+from filegrid.cli.condition import events, fsck, status
 from filegrid.cli.listings import du, ls, stat
 from filegrid.cli.opened import as_json, each, grid_paths, into_folder, open_grid
 from filegrid.cli.output import Invocation, print_json
@@ -109,4 +109,4 @@ def configured_chunk_bytes(invocation: Invocation) -> int:
     return load_client(file).grid.chunk_bytes
 
 
-COMMANDS = [put, get, ls, stat, cat, mkdir, mv, rm, du, digest, status, fsck]
+COMMANDS = [put, get, ls, stat, cat, mkdir, mv, rm, du, digest, status, events, fsck]

@@ -219,8 +219,11 @@ class LocalGrid:
 
         The first head makes the namespace, once (S1); the others learn it from that one. A chunk
         server makes its folder where it is gone: within the home it is no disk that somebody
-        forgot to mount (S20), and a server that comes back empty is a new one to the heads.
+        forgot to mount (S20), and a server that comes back empty is a new one to the heads. A
+        health node needs no leave for its folder.
         """
+        if role_of(node) == "health":
+            return False
         if role_of(node) == "head":
             return node == "head-1" and not self.home.created
         data = self.folder / "nodes" / node

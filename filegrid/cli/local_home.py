@@ -29,12 +29,16 @@ FORMAT = 1
 MOST_HEADS = 7
 """Every change waits for a majority of them."""
 
+MOST_HEALTH = 7
+"""Each talks to each, some times a second."""
+
 _OWN_TO_EACH_NODE = (
     "node.name",
     "node.data",
     "node.listen",
     "node.advertise",
     "node.heads",
+    "node.health",
     "node.rack",
     "tls.certificate",
     "tls.authority",
@@ -46,7 +50,7 @@ class Shape:
     """What a grid is made of."""
 
     heads: int = 3
-    health: int = 0
+    health: int = 3
     chunk_servers: int = 5
     racks: int = 3
     base_port: int | None = None
@@ -62,11 +66,11 @@ class Shape:
                 f"--heads {self.heads}",
                 advice=f"take an odd number up to {MOST_HEADS}",
             )
-        if self.health != 0:
+        if not 0 <= self.health <= MOST_HEALTH or (self.health and self.health % 2 == 0):
             raise InvalidRequest(
-                "the health service is not there yet",
+                "a majority decides: an even number of health nodes outlives no more than one less",
                 f"--health {self.health}",
-                advice="leave it at 0",
+                advice=f"take an odd number up to {MOST_HEALTH}, or 0 for none",
             )
         if not self.racks >= 1:
             raise InvalidRequest("a grid has a rack at least", f"--racks {self.racks}")
@@ -85,11 +89,8 @@ class Shape:
 
     def nodes(self) -> list[str]:
         """Every node's name, heads first."""
-        return [
-            f"{role}-{number}"
-            for role, count in (("head", self.heads), ("chunk", self.chunk_servers))
-            for number in range(1, count + 1)
-        ]
+        counts = (("head", self.heads), ("health", self.health), ("chunk", self.chunk_servers))
+        return [f"{role}-{number}" for role, count in counts for number in range(1, count + 1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

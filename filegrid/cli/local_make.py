@@ -96,6 +96,9 @@ def _write_configurations(folder: Path, home: Home, grid_id: str) -> None:
     heads: list[str] = [
         f"{HOST}:{port}" for node, port in home.ports.items() if role_of(node) == "head"
     ]
+    health = [
+        f"{node}={HOST}:{port}" for node, port in home.ports.items() if role_of(node) == "health"
+    ]
     chunk_bytes = settings_of(home.shape.settings).get("grid.chunk_bytes", DEFAULT_CHUNK_BYTES)
     for user, file in (("client", "grid.toml"), ("operator", "operator.toml")):
         text = write_toml(
@@ -106,12 +109,12 @@ def _write_configurations(folder: Path, home: Home, grid_id: str) -> None:
         )
         (folder / file).write_text(text, encoding="utf-8")
     for node, port in home.ports.items():
-        sections = _node_sections(folder, home.shape, node, port, heads)
+        sections = _node_sections(folder, home.shape, node, port, heads, health)
         (folder / "etc" / f"{node}.toml").write_text(write_toml(sections), encoding="utf-8")
 
 
 def _node_sections(
-    folder: Path, shape: Shape, node: str, port: int, heads: list[str]
+    folder: Path, shape: Shape, node: str, port: int, heads: list[str], health: list[str]
 ) -> dict[str, dict[str, Toml]]:
     role = role_of(node)
     own: dict[str, Toml] = {
@@ -120,7 +123,9 @@ def _node_sections(
         "listen": f"{HOST}:{port}",
         "heads": heads,
     }
-    if role == "chunk":
+    if role != "chunk":
+        own["health"] = health
+    else:
         own["rack"] = f"dc1/r{(int(node.partition('-')[2]) - 1) % shape.racks + 1}"
     sections = {"node": own, "tls": _tls(folder, folder / "etc", node)}
     values = settings_of(shape.settings)

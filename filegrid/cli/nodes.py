@@ -28,8 +28,7 @@ _ASK_SECONDS = 5.0
 
 def readiness(grid: LocalGrid) -> Callable[[], str | None]:
     """What says why `grid` does not take writes yet; None once it does, on all its servers."""
-    expected = {name for name in grid.nodes if name.startswith("chunk-")}
-    heads = {name for name in grid.nodes if name.startswith("head-")}
+    expected = set(grid.nodes)
 
     def not_ready() -> str | None:
         try:
@@ -44,11 +43,13 @@ def readiness(grid: LocalGrid) -> Callable[[], str | None]:
             for server in status["chunk_servers"]
             if server["state"] not in ("suspect", "dead")
         }
+        members = [*status["heads"], *status["health"]]
+        there |= {member["name"] for member in members if member["role"] != "down"}
         if expected - there:
             return f"waiting for {', '.join(sorted(expected - there))}"
-        standing = {head["name"] for head in status["heads"] if head["role"] != "down"}
-        if heads - standing:
-            return f"waiting for {', '.join(sorted(heads - standing))}"
+        roles = {member["role"] for member in status["health"]}
+        if roles and "coordinator" not in roles:
+            return "no health node coordinates yet"
         return None
 
     return not_ready
@@ -71,7 +72,7 @@ def parse_settings(texts: tuple[str, ...]) -> dict[str, str]:
 @click.command()
 @_Home
 @click.option("--heads", type=int, help="How many heads, an odd number.  [default: 3]")
-@click.option("--health", type=int, help="How many health nodes; none, for now.  [default: 0]")
+@click.option("--health", type=int, help="How many health nodes, odd or none.  [default: 3]")
 @click.option("--chunk-servers", type=int, help="How many chunk servers.  [default: 5]")
 @click.option("--racks", type=int, help="Racks that they are spread over.  [default: 3]")
 @click.option("--base-port", type=int, help="The first node's port.  [default: free ports]")
@@ -118,8 +119,8 @@ def _how_to_use(grid: LocalGrid) -> str:
     count = Counter(name.partition("-")[0] for name in grid.nodes)
     return "\n".join(
         [
-            f"The grid in {grid.folder} takes writes: {count['head']} head,"
-            f" {count['chunk']} chunk servers. Use it with:",
+            f"The grid in {grid.folder} takes writes: {count['head']} heads,"
+            f" {count['health']} health nodes, {count['chunk']} chunk servers. Use it with:",
             f"  export FILEGRID_GRID={grid.grid_file}",
             "  filegrid put LOCAL /path",
             "  filegrid status",

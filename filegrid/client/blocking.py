@@ -14,7 +14,7 @@ from filegrid.client.grid import GridClient
 from filegrid.client.ingest import STREAM_BYTES
 from filegrid.client.reader import Reader
 from filegrid.client.runner import ReactorThread, Runner
-from filegrid.client.stat import Stat
+from filegrid.client.stat import Stat, Trashed
 from filegrid.runtime import Bytes
 
 Mode = Literal["rb", "wb", "xb", "ab"]
@@ -195,6 +195,26 @@ class Grid:
     def status(self) -> dict[str, Any]:
         """The state of the grid, as `filegrid status --json` prints it."""
         return self.runner.run(self.client.status)
+
+    def events(self) -> list[dict[str, Any]]:
+        """As :meth:`filegrid.client.grid.GridClient.events`."""
+        return self.runner.run(self.client.events)
+
+    def list_trash(self) -> list[Trashed]:
+        """As :meth:`filegrid.client.grid.GridClient.list_trash`, whole."""
+
+        async def listed() -> list[Trashed]:
+            return [one async for one in self.client.list_trash()]
+
+        return self.runner.run(listed)
+
+    def restore(self, trash_id: int, target: str = "") -> Stat:
+        """As :meth:`filegrid.client.grid.GridClient.restore`."""
+        return self.runner.run(lambda: self.client.restore(trash_id, target))
+
+    def empty_trash(self, *trash_ids: int) -> None:
+        """As :meth:`filegrid.client.grid.GridClient.empty_trash`."""
+        self.runner.run(lambda: self.client.empty_trash(*trash_ids))
 
     def hand_over(self, head: str) -> None:
         """As :meth:`filegrid.client.grid.GridClient.hand_over`."""

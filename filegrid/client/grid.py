@@ -13,8 +13,8 @@ from filegrid.client.avoided import Avoided
 from filegrid.client.content import Content
 from filegrid.client.ingest import Ingest, look_up
 from filegrid.client.session import Session
-from filegrid.client.stat import Stat
-from filegrid.client.status import status_document
+from filegrid.client.stat import Stat, Trashed
+from filegrid.client.status import event_document, status_document
 from filegrid.client.upload import StreamUpload
 from filegrid.config import find_client_config, load_client
 from filegrid.errors import IsAFolder
@@ -22,7 +22,7 @@ from filegrid.model import Address, Identity, join_path, split_path
 from filegrid.net.credentials import Credentials
 from filegrid.net.dial import DataPool, hello_of
 from filegrid.net.reactor import ReactorThreads, make_runtime
-from filegrid.protocol.wire import head_pb2, replication_pb2, values_pb2
+from filegrid.protocol.wire import head_pb2, health_pb2, replication_pb2, values_pb2
 from filegrid.protocol.wire.frame_pb2 import Done
 from filegrid.runtime import Bytes, Runtime
 
@@ -242,6 +242,35 @@ class GridClient:
         request = values_pb2.Remove(path=normal(path), recursive=recursive, now=now)
         await self.access.session.change(request, Done)
 
+    # The trash
+
+    async def list_trash(self) -> AsyncIterator[Trashed]:
+        """What was removed or replaced and can still be restored, a page at a time."""
+        after, more = 0, True
+        while more:
+            request = head_pb2.ListTrash(after=after)
+            page = await self.access.session.call(request, head_pb2.TrashListing)
+            for entry in page.entries:
+                after = entry.trash_id
+                yield Trashed.from_wire(entry)
+            more = page.more
+
+    async def restore(self, trash_id: int, target: str = "") -> Stat:
+        """Take something out of the trash again, with all that is below it.
+
+        :param target: its new path; where it was, by default.
+        :raises NoSuchPath: where the trash has it no more, or its folder is gone.
+        :raises AlreadyExists: where the path is taken.
+        """
+        path = normal(target) if target else ""
+        request = values_pb2.RestoreTrash(trash_id=trash_id, target=path)
+        return Stat.from_wire(await self.access.session.change(request, values_pb2.Node))
+
+    async def empty_trash(self, *trash_ids: int) -> None:
+        """Take apart for good what is in the trash: these, or all; for operators."""
+        request = values_pb2.EmptyTrash(trash_ids=trash_ids)
+        await self.access.session.change(request, Done)
+
     # The grid
 
     async def status(self) -> dict[str, Any]:
@@ -249,6 +278,14 @@ class GridClient:
         return status_document(
             await self.access.session.call(head_pb2.GetStatus(), head_pb2.Status)
         )
+
+    async def events(self) -> list[dict[str, Any]]:
+        """Elections and verdicts, the oldest first, as `filegrid events --json` prints them.
+
+        :raises Unavailable: where no health node can be reached; they keep them.
+        """
+        found = await self.access.session.call(health_pb2.GetEvents(), health_pb2.Events)
+        return [event_document(event) for event in found.events]
 
     async def hand_over(self, head: str) -> None:
         """Let the head of this name lead, once it has all of the log; for operators.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from filegrid.protocol.wire import head_pb2
 from filegrid.protocol.wire import values_pb2 as wire
 
 MILLISECONDS = 1000
@@ -53,4 +54,32 @@ class Stat:
             chunk_bytes=node.chunk_bytes,
             chunk_count=node.chunk_count,
             content_id=node.content_id,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trashed:
+    """Something in the trash, with all that is below it."""
+
+    id: int
+    path: str
+    """Where it was."""
+    kind: Literal["file", "folder"]
+    files: int
+    bytes: int
+    removed: float
+    """Seconds since 1970."""
+    left_seconds: float
+    """Until it is gone for good."""
+
+    @classmethod
+    def from_wire(cls, entry: head_pb2.TrashEntry) -> Trashed:
+        return cls(
+            id=entry.trash_id,
+            path=entry.path,
+            kind="folder" if entry.kind == wire.NODE_KIND_FOLDER else "file",
+            files=entry.files,
+            bytes=entry.bytes,
+            removed=entry.removed_ms / MILLISECONDS,
+            left_seconds=entry.left_ms / MILLISECONDS,
         )

@@ -5,6 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from filegrid.protocol.wire import head_pb2 as wire
+from filegrid.protocol.wire.health_pb2 import Event
+
+_KINDS = {
+    Event.KIND_ELECTION: "election",
+    Event.KIND_VERDICT: "verdict",
+    Event.KIND_COORDINATOR: "coordinator",
+}
 
 
 def status_document(status: wire.Status) -> dict[str, Any]:
@@ -38,6 +45,18 @@ def status_document(status: wire.Status) -> dict[str, Any]:
         "files": status.files,
         "bytes": status.bytes,
         "warnings": list(status.warnings),
+        "verdicts": [event_document(event) for event in status.verdicts],
+    }
+
+
+def event_document(event: Event) -> dict[str, Any]:
+    """An election or a verdict; `at` is in seconds since 1970, `evidence` by health node."""
+    return {
+        "at": event.at_ms / 1000,
+        "kind": _KINDS.get(event.kind, "unknown"),
+        "node": event.node,
+        "epoch": event.epoch,
+        "evidence": {one.health_node: one.text for one in event.evidence},
     }
 
 

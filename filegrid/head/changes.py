@@ -54,6 +54,8 @@ class Changes:
             "publish": self._publish,
             "rename": self._rename,
             "remove": self._remove,
+            "restore_trash": self._restore_trash,
+            "empty_trash": self._empty_trash,
         }
         self._of_heads: dict[str, Callable[[Any, journal.Entry], journal.Outcome]] = {
             "create_grid": self._create_grid,
@@ -256,6 +258,20 @@ class Changes:
         self._throw_away(node, path, entry, now=change.now)
         return journal.Outcome(count=1)
 
+    def _restore_trash(self, change: wire.RestoreTrash, entry: journal.Entry) -> journal.Outcome:
+        node, path = self._trash.find(change.trash_id)
+        names = split_path(change.target or path)
+        if not names:
+            raise InvalidRequest("the root cannot be restored", "/")
+        if find(self._database, names) is not None:
+            raise AlreadyExists("it exists already", join_path(names), advice="name another path")
+        parent = find_folder(self._database, names[:-1])
+        self._trash.take_out(node, parent, names[-1].encode())
+        return journal.Outcome(node=node.to_wire(join_path(names)))
+
+    def _empty_trash(self, change: wire.EmptyTrash, entry: journal.Entry) -> journal.Outcome:
+        return journal.Outcome(count=self._trash.hurry(change.trash_ids))
+
     def _throw_away(
         self, node: Stored, path: str, entry: journal.Entry, *, now: bool = False
     ) -> None:
@@ -300,7 +316,7 @@ class Changes:
         self._sessions.end(session)
 
     def _purge_trash(self, change: journal.PurgeTrash, entry: journal.Entry) -> journal.Outcome:
-        count, released = self._trash.purge(change.limit)
+        count, released = self._trash.purge(change.limit, early=change.early)
         return journal.Outcome(count=count, released=released)
 
     def _register_server(

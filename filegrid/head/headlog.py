@@ -67,6 +67,8 @@ class HeadLog:
         self.applied_index = self.commit_index = namespace.applied_index
         self._journal = journal
         self._namespace = namespace
+        self._clock = runtime.clock
+        self._journal_work: list[float] = []  # when each that has not ended was begun
         self._journal_lane = runtime.threads.lane("journal")
         self._state_lane = runtime.threads.lane("state")
         self._on_applied = on_applied
@@ -107,6 +109,12 @@ class HeadLog:
     def configuration_index(self) -> int:
         """Of the entry that made it; 0 for one that is in the state."""
         return self._configurations[-1][0]
+
+    @property
+    def disk_waits_seconds(self) -> float:
+        """How long the oldest write to the log has not ended; 0 where none is under way."""
+        begun = self._journal_work
+        return self._clock.seconds() - begun[0] if begun else 0.0
 
     async def last_log_time_ms(self) -> int:
         """Where the log's own time has come to, also in entries that are not applied (S9)."""
@@ -230,11 +238,15 @@ class HeadLog:
     async def _in_journal(self, work: Callable[..., None], *arguments: object) -> None:
         if self.failure is not None:
             raise self.failure
+        begun_at = self._clock.seconds()
+        self._journal_work.append(begun_at)
         try:
             await self._journal_lane.run(work, *arguments)
         except GridError as error:
             self._fail(error)
             raise
+        finally:
+            self._journal_work.remove(begun_at)
 
     def _remember(self, entries: Sequence[Entry]) -> None:
         self._recent.extend(entries)

@@ -13,6 +13,7 @@ from filegrid.election.quorum import Member
 from filegrid.errors import GridError, InvalidRequest, NotLeader
 from filegrid.head.collector import Collector
 from filegrid.head.headlog import HeadLog
+from filegrid.head.jury import Jury
 from filegrid.head.ledger import Ledger
 from filegrid.head.locations import Locations
 from filegrid.head.namespace import Namespace
@@ -66,6 +67,7 @@ class Reign:
         create: bool,
         log: HeadLog,
         council: Council,
+        jury: Jury,
         namespace: Namespace,
         locations: Locations,
         redundancy: Redundancy,
@@ -76,6 +78,7 @@ class Reign:
         self.serving = False
         self._runtime = runtime
         self._identity = identity
+        self._grid = settings.grid
         self._create = create
         self._log = log
         self._council = council
@@ -108,6 +111,7 @@ class Reign:
         self._report = StatusReport(
             runtime,
             council=council,
+            jury=jury,
             shipping=self._shipping,
             address=settings.address,
             epoch=epoch,
@@ -237,8 +241,18 @@ class Reign:
             while self._namespace.purge_due(now_ms):
                 purge = journal.PurgeTrash(limit=PURGED_AT_ONCE)
                 await self._ledger.propose(journal.Command(purge_trash=purge))
+            if self._is_full() and self._namespace.list_trash(0, 1):
+                # Under pressure the oldest in the trash yields (S22).
+                purge = journal.PurgeTrash(limit=PURGED_AT_ONCE, early=True)
+                await self._ledger.propose(journal.Command(purge_trash=purge))
         except GridError as error:
             _log.warn("what has expired stays for now: {error}", error=error)
+
+    def _is_full(self) -> bool:
+        """Whether too few chunk servers have room for a chunk to be placed as it should."""
+        servers = self._roster.candidates()
+        roomy = sum(one.has_room(self._grid.chunk_bytes) for one in servers)
+        return roomy < min(self._grid.replication, len(servers))
 
     async def _keep_voters(self) -> None:
         """Give heads that have caught up a vote, one change at a time (S7); take it from the

@@ -84,6 +84,7 @@ _TABLES = (
         removed_ms INTEGER NOT NULL,
         PRIMARY KEY (due_ms, node)
     ) WITHOUT ROWID""",
+    "CREATE UNIQUE INDEX trash_by_node ON trash (node)",
     """CREATE TABLE sessions (
         id INTEGER PRIMARY KEY,
         client TEXT NOT NULL,

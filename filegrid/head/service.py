@@ -18,6 +18,7 @@ from filegrid.errors import GridError, InvalidRequest, NotLeader
 from filegrid.head.catching_up import StateReceiver, StateSender, finish
 from filegrid.head.headlog import HeadLog
 from filegrid.head.journal import Journal
+from filegrid.head.jury import Jury
 from filegrid.head.liveness import Liveness
 from filegrid.head.locations import Locations
 from filegrid.head.namespace import Namespace
@@ -31,7 +32,7 @@ from filegrid.net.dial import acceptor, hello_of
 from filegrid.net.link import Caller, Handler, Link, Method
 from filegrid.net.tasks import Tasks, shielded
 from filegrid.protocol.frames import Plane
-from filegrid.protocol.wire import frame_pb2, head_pb2
+from filegrid.protocol.wire import frame_pb2, head_pb2, health_pb2
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import replication_pb2 as replication
 from filegrid.runtime import Listener, Runtime
@@ -51,6 +52,7 @@ FORWARD_SECONDS = 5.0
 
 CHUNK_SERVERS = frozenset({Role.CHUNK})
 HEADS = frozenset({Role.HEAD})
+HEALTH = frozenset({Role.HEALTH})
 OPERATORS = frozenset({Role.OPERATOR, Role.HEAD})
 
 _log = Logger()
@@ -120,6 +122,7 @@ class Head:
         )
         self._sender = StateSender(runtime, folder, folder.within(STATE))
         self._receiver = StateReceiver(runtime, folder, self._log, namespace)
+        self._jury = Jury(runtime, self._council, settings.node.health, self._probed)
         self._liveness = Liveness(
             suspect_seconds=settings.chunk.suspect_seconds,
             dead_seconds=settings.chunk.dead_seconds,
@@ -144,11 +147,14 @@ class Head:
         methods = {name: Method(CLIENTS, self._as_leader(name)) for name in VERBS}
         return {
             **methods,
+            "empty_trash": Method(OPERATORS, self._as_leader("empty_trash")),
             "get_status": Method(CLIENTS | HEADS, self._get_status),
             "hand_over": Method(OPERATORS, self._hand_over),
             "join": Method(CHUNK_SERVERS, self._roster.join),
             "changes": Method(CHUNK_SERVERS, self._roster.changes),
             "elect": Method(HEADS, self._council.receive),
+            "probe": Method(HEALTH, self._jury.probe),
+            "get_events": Method(CLIENTS, self._jury.get_events),
             "append_entries": Method(HEADS, self._append_entries),
             "install_state": Method(HEADS, self._install_state),
         }
@@ -219,6 +225,7 @@ class Head:
 
     def link_down(self, link: Link, error: GridError) -> None:
         self._links.discard(link)
+        self._jury.link_down(link)
         self._roster.link_down(link)
 
     def _hello(self) -> frame_pb2.Hello:
@@ -239,6 +246,7 @@ class Head:
             create=self._create,
             log=self._log,
             council=self._council,
+            jury=self._jury,
             namespace=self._namespace,
             locations=self._locations,
             redundancy=self._redundancy,
@@ -342,10 +350,25 @@ class Head:
                 )
                 for member, address in heads
             ],
+            health=self._jury.members(),
+            verdicts=self._jury.verdicts,
             chunks=head_pb2.ChunkCounts(total=counts.chunks),
             files=counts.files,
             bytes=counts.bytes,
             warnings=["no head leads: nothing can be changed, and counts are not kept"],
+        )
+
+    def _probed(self) -> health_pb2.Probed:
+        """What the health nodes judge by; from memory, whatever the disk does."""
+        leader = self._council.leader or Member("")
+        return health_pb2.Probed(
+            leader=leader.name,
+            incarnation=leader.incarnation,
+            epoch=self._council.leader_epoch,
+            serves=self.leads,
+            last_index=self._log.last_index,
+            applied_index=self._log.applied_index,
+            disk_waits_ms=round(self._log.disk_waits_seconds * 1000),
         )
 
     async def _hand_over(self, caller: Caller, request: Message) -> frame_pb2.Done:

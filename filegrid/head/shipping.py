@@ -147,6 +147,8 @@ class Shipping:
             entries = await self._log.entries_from(peer.next_index, MOST_ENTRIES)
         except IntegrityError:
             prev_epoch = None
+        if self._ended:
+            return  # what was read may be of two logs, before and after another leader's entries
         if prev_epoch is None:
             # Its log ends before ours begins.
             peer.matched = await self._install(link, self._epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from filegrid.head.collector import Collector
+from filegrid.head.jury import Jury
 from filegrid.head.liveness import State
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.repair import Repair
@@ -28,6 +29,7 @@ class StatusReport:
         runtime: Runtime,
         *,
         council: Council,
+        jury: Jury,
         shipping: Shipping,
         address: Address,
         epoch: int,
@@ -41,6 +43,7 @@ class StatusReport:
     ) -> None:
         self._runtime = runtime
         self._council = council
+        self._jury = jury
         self._shipping = shipping
         self._address = address
         self._name = council.me.name
@@ -61,6 +64,8 @@ class StatusReport:
             epoch=self._epoch,
             leader=self._name,
             heads=self._heads(registers.applied_index),
+            health=self._jury.members(),
+            verdicts=self._jury.verdicts,
             chunk_servers=self._servers(),
             chunks=self._chunks(counts.chunks),
             files=counts.files,
@@ -147,6 +152,7 @@ class StatusReport:
         ]
         expiries = [(self._name, self._certificate_expires_ms)]
         expiries += [(one.name, one.certificate_expires_ms) for one in self._roster]
+        expiries += self._jury.certificate_expiries()
         now_ms = self._runtime.wall_seconds() * 1000
         for name, expires_ms in expiries:
             days = (expires_ms - now_ms) / _DAY_MS

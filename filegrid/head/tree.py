@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from filegrid.errors import NoSuchPath, NotAFolder
-from filegrid.head.schema import FOLDER, ROOT, RegisterFile
+from filegrid.head.schema import FOLDER, ROOT, TRASH, RegisterFile
 from filegrid.model import join_path
 from filegrid.protocol.wire import values_pb2 as wire
 
@@ -155,11 +155,12 @@ class Tree:
         self._database.execute(_ADD, node[:7])
         self.note(node.parent, 1, node.size or 0)
 
-    def move(self, node: Stored, parent: int, name: bytes, *, to_trash: bool = False) -> None:
+    def move(self, node: Stored, parent: int, name: bytes) -> None:
         """Hang `node`, with all below it, somewhere else; what is in the trash counts nowhere."""
         files, size = self._weight(node)  # for a folder this flushes, while the old way up is there
-        self.note(node.parent, -files, -size)
-        if not to_trash:
+        if node.parent != TRASH:
+            self.note(node.parent, -files, -size)
+        if parent != TRASH:
             self.note(parent, files, size)
         self._database.execute(_MOVE, (parent, name, node.parent, node.name))
 

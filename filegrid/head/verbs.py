@@ -42,6 +42,7 @@ VERBS = (
     *("open_session", "close_session", "keep_session"),
     *("make_folder", "stage_chunks", "publish", "rename", "remove"),
     *("stat", "list", "manifest", "allocate", "complain", "list_deficits"),
+    *("restore_trash", "empty_trash", "list_trash"),
 )
 """What only the leader answers."""
 
@@ -93,6 +94,9 @@ class Verbs:
             "complain": self._complain,
             "get_status": self._get_status,
             "list_deficits": self._list_deficits,
+            "restore_trash": self._change,
+            "empty_trash": self._change,
+            "list_trash": self._list_trash,
         }
         self.methods = {name: Method(CLIENTS, handler) for name, handler in handlers.items()}
 
@@ -151,6 +155,24 @@ class Verbs:
         limit = min(request.limit or MOST_LISTED, MOST_LISTED)
         nodes, more = self._namespace.list_folder(request.path, request.after, limit)
         return head_pb2.Listing(nodes=nodes, more=more)
+
+    async def _list_trash(self, caller: Caller, request: Message) -> head_pb2.TrashListing:
+        assert isinstance(request, head_pb2.ListTrash)
+        limit = min(request.limit or MOST_LISTED, MOST_LISTED)
+        found = self._namespace.list_trash(request.after, limit + 1)
+        now_ms = self._namespace.registers().log_time_ms
+        answer = head_pb2.TrashListing(more=len(found) > limit)
+        for one in found[:limit]:
+            answer.entries.add(
+                trash_id=one.id,
+                path=one.path,
+                kind=values_pb2.NODE_KIND_FOLDER if one.is_folder else values_pb2.NODE_KIND_FILE,
+                files=one.files,
+                bytes=one.bytes,
+                removed_ms=one.removed_ms,
+                left_ms=one.due_ms - now_ms,
+            )
+        return answer
 
     async def _manifest(self, caller: Caller, request: Message) -> head_pb2.ManifestPage:
         assert isinstance(request, head_pb2.Manifest)

@@ -197,6 +197,11 @@ class View:
             files, size = totals(self._reads, ROOT)
             return Counts(files=files, bytes=size, chunks=self.registers().chunks)
 
+    def list_trash(self, after: int, limit: int) -> list[trash.Thrown]:
+        """What can be restored, in the order of the numbers; from after `after` on."""
+        with self._moment():
+            return trash.list_trash(self._reads, after, limit, self.registers().log_time_ms)
+
     def purge_due(self, log_time_ms: int) -> bool:
         return trash.is_due(self._reads, log_time_ms)
 

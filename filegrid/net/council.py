@@ -106,9 +106,7 @@ class Council:
         self._ballots = ballots
         self._ballot_lane = runtime.threads.lane("ballot")
         self._on_fatal = on_fatal
-        self._diallers = [
-            Dialler(runtime, address, role=role, hello=hello) for address in others
-        ]
+        self._diallers = [Dialler(runtime, address, role=role, hello=hello) for address in others]
         self._learners: frozenset[Member] = frozenset()
         self._bully = Bully(
             me,
@@ -193,6 +191,12 @@ class Council:
         """Stop leading, for `target` to lead instead; None: for whichever is best."""
         self.handle(HandOver(target))
 
+    def tell(self, message: Message) -> None:
+        """Something beside the election, to every member that can be reached."""
+        for dialler in self._diallers:
+            if dialler.link is not None:
+                self._say(dialler.link, message)
+
     def log_moved(self) -> None:
         """The log has grown or shrunk, or says something else of who votes."""
         self._bully.log = self._electorate.position
@@ -244,12 +248,15 @@ class Council:
             self._part.hand_over_to(effect.target)
 
     def _send(self, effect: Send) -> None:
-        """Messages may be lost: nobody waits for the answer."""
         link = self.link_to(effect.to)
-        if link is None or not link.alive:
-            return
-        exchange = link.open(to_wire(effect.message), timeout_seconds=self._timing.lease_seconds)
-        exchange.answer.addErrback(lambda failure: failure.trap(GridError))
+        if link is not None:
+            self._say(link, to_wire(effect.message))
+
+    def _say(self, link: Link, message: Message) -> None:
+        """Messages may be lost: nobody waits for the answer, nor for one who reads nothing."""
+        if link.alive and not link.gate.closed:
+            exchange = link.open(message, timeout_seconds=self._timing.lease_seconds)
+            exchange.answer.addErrback(lambda failure: failure.trap(GridError))
 
     def _store(self, ballot: Ballot) -> None:
         storing = self._ballot_lane.run(self._ballots.write, ballot)

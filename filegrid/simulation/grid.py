@@ -1,4 +1,4 @@
-"""A whole grid in one process: real heads, chunk servers and clients on simulated machines.
+"""A whole grid in one process: real nodes and clients on simulated machines.
 
 Each node is a host of its own, with its own disk, on one clock and one network, all from one seed.
 """
@@ -20,11 +20,12 @@ from filegrid.config import Grid as GridSettings
 from filegrid.config import Node, Settings, Tls
 from filegrid.errors import GridError
 from filegrid.head.service import Head, open_head
-from filegrid.model import Address, Identity, Role
+from filegrid.health.service import HealthNode, open_health_node
+from filegrid.model import Address, Identity, Peer, Role
 from filegrid.runtime import Runtime
 from filegrid.simulation.disk import SimulatedDisk
 from filegrid.simulation.network import SimulatedNetwork
-from filegrid.simulation.process import ProcessClock, SimulatedThreads
+from filegrid.simulation.process import WORK_SECONDS, ProcessClock, SimulatedThreads
 
 T = TypeVar("T")
 
@@ -48,10 +49,11 @@ class Machine:
         self.identity = identity
         self.settings = settings
         self.disk = SimulatedDisk(random.Random(grid.random.getrandbits(64)), 1 << 34)
-        self.node: Head | ChunkServer | None = None
+        self.node: Head | ChunkServer | HealthNode | None = None
         self.fatal: GridError | None = None
         self._grid = grid
         self._clock: ProcessClock | None = None
+        self._threads: SimulatedThreads | None = None
         self._born = False
 
     @property
@@ -62,14 +64,17 @@ class Machine:
         """Start the node; fires when it serves."""
         runtime = self._grid.runtime(self.identity, self.disk)
         assert isinstance(runtime.clock, ProcessClock)
-        self._clock = runtime.clock
+        assert isinstance(runtime.threads, SimulatedThreads)
+        self._clock, self._threads = runtime.clock, runtime.threads
         create, self._born = not self._born, True
-        node: Head | ChunkServer
+        node: Head | ChunkServer | HealthNode
         if self.identity.role is Role.HEAD:
             create = create and self.name == "head-1"  # the others learn the grid from it (S1)
             node = open_head(
                 runtime, self.settings, self.identity, create=create, on_fatal=self._die
             )
+        elif self.identity.role is Role.HEALTH:
+            node = open_health_node(runtime, self.settings, self.identity, on_fatal=self._die)
         else:
             node = open_chunk_server(
                 runtime, self.settings, self.identity, create=create, cpu_percent=lambda: 0.0
@@ -105,6 +110,15 @@ class Machine:
         self._clock.resume()
         self._grid.network.resume(self.name)
 
+    def hang_disk(self) -> None:
+        """Nothing that the node does on its disk ends, until :meth:`mend_disk`."""
+        assert self._threads is not None
+        self._threads.hang()
+
+    def mend_disk(self) -> None:
+        assert self._threads is not None
+        self._threads.go_on()
+
     def _die(self, error: GridError) -> None:
         self.fatal = error
         node = self.node
@@ -118,9 +132,10 @@ class Machine:
 
 
 class SimulatedGrid:
-    """Some heads, some chunk servers, and as many clients as are asked for.
+    """Some heads, health nodes and chunk servers, and as many clients as are asked for.
 
     :param settings: of :class:`filegrid.config.Grid`, by name.
+    :ivar work_seconds: what a piece of blocking work takes; change it at any time.
     """
 
     def __init__(
@@ -128,21 +143,26 @@ class SimulatedGrid:
         *,
         seed: int = 0,
         heads: int = 1,
+        health: int = 0,
         chunk_servers: int = 5,
         racks: int = 3,
         **settings: int,
     ) -> None:
         self.random = random.Random(seed)
         self.clock = Clock()
+        self.work_seconds = WORK_SECONDS
         self.network = SimulatedNetwork(self.clock, random.Random(self.random.getrandbits(64)))
         self.grid_settings = GridSettings(**{"chunk_bytes": SMALL_CHUNK_BYTES, **settings})
         names = [f"head-{number + 1}" for number in range(heads)]
         self.head_addresses = tuple(Address(name, PORT) for name in names)
+        health_names = [f"health-{number + 1}" for number in range(health)]
+        self.health_peers = tuple(Peer(name, Address(name, PORT)) for name in health_names)
         self.heads = [self._machine(Role.HEAD, name, "") for name in names]
         self.chunk_servers = [
             self._machine(Role.CHUNK, f"chunk-{number + 1}", f"dc1/r{number % racks + 1}")
             for number in range(chunk_servers)
         ]
+        self.health_nodes = [self._machine(Role.HEALTH, name, "") for name in health_names]
 
     def _machine(self, role: Role, name: str, rack: str) -> Machine:
         settings = Settings(
@@ -153,6 +173,7 @@ class SimulatedGrid:
                 data=Path("/data"),
                 listen=Address(name, PORT),
                 heads=self.head_addresses,
+                health=self.health_peers,
                 rack=rack or "default/r1",
             ),
             tls=Tls(certificate=Path("/node.pem"), authority=Path("/ca.pem")),
@@ -164,7 +185,7 @@ class SimulatedGrid:
 
     @property
     def machines(self) -> list[Machine]:
-        return [*self.heads, *self.chunk_servers]
+        return [*self.heads, *self.chunk_servers, *self.health_nodes]
 
     @property
     def head(self) -> Machine:
@@ -175,6 +196,13 @@ class SimulatedGrid:
         """The head that serves now."""
         for machine in self.heads:
             if isinstance(machine.node, Head) and machine.node.leads:
+                return machine
+        return None
+
+    def coordinator(self) -> Machine | None:
+        """The health node that gives the verdicts now."""
+        for machine in self.health_nodes:
+            if isinstance(machine.node, HealthNode) and machine.node.coordinates:
                 return machine
         return None
 
@@ -191,14 +219,16 @@ class SimulatedGrid:
             clock=clock,
             network=self.network.host(identity.name, identity),
             disk=disk,
-            threads=SimulatedThreads(clock),
+            threads=SimulatedThreads(clock, lambda: self.work_seconds),
             random=random.Random(self.random.getrandbits(64)),
             wall_seconds=lambda: 1_700_000_000 + self.clock.seconds(),
         )
 
-    def client_runtime(self, name: str = "client-1") -> tuple[Runtime, Identity]:
-        """What a client needs to join in."""
-        identity = Identity("simulated", Role.CLIENT, name)
+    def client_runtime(
+        self, name: str = "client-1", role: Role = Role.CLIENT
+    ) -> tuple[Runtime, Identity]:
+        """What a client, or an operator, needs to join in."""
+        identity = Identity("simulated", role, name)
         disk = SimulatedDisk(random.Random(self.random.getrandbits(64)))
         return self.runtime(identity, disk), identity
 
@@ -215,9 +245,12 @@ class SimulatedGrid:
             self.advance(0.1)
 
     def _takes_writes(self) -> bool:
-        """Whether a head leads, all heads have a vote, and all chunk servers have joined."""
+        """Whether all heads have a vote and all chunk servers have joined, and there are a leader
+        and a coordinator."""
         leader = self.leader()
         if leader is None or not isinstance(leader.node, Head):
+            return False
+        if self.health_nodes and self.coordinator() is None:
             return False
         return leader.node.voters == len(self.heads) and leader.node.live_chunk_servers == len(
             self.chunk_servers

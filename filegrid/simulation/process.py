@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -87,19 +87,36 @@ class ProcessClock:
 class SimulatedThreads:
     """Blocking work, done a little later on the simulated clock; lanes keep their order."""
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(
+        self, clock: IReactorTime, work_seconds: Callable[[], float] = lambda: WORK_SECONDS
+    ) -> None:
         self._clock = clock
+        self._work_seconds = work_seconds
         self._lanes: dict[str, _Lane] = {}
+        self._hanging: list[tuple[Any, ...]] | None = None
 
     def run(self, work: Callable[..., T], *args: object) -> Deferred[T]:
         done: Deferred[T] = Deferred()
-        self._clock.callLater(WORK_SECONDS, self._do, done, work, args)
+        self._clock.callLater(self._work_seconds(), self._do, done, work, args)
         return done
 
     def lane(self, name: str) -> Threads:
         return self._lanes.setdefault(name, _Lane(self))
 
+    def hang(self) -> None:
+        """As a disk that does not answer: work that is begun does not end, nor fail."""
+        self._hanging = self._hanging or []
+
+    def go_on(self) -> None:
+        """What hung ends now."""
+        hanging, self._hanging = self._hanging or [], None
+        for one in hanging:
+            self._do(*one)
+
     def _do(self, done: Deferred[T], work: Callable[..., T], args: tuple[object, ...]) -> None:
+        if self._hanging is not None:
+            self._hanging.append((done, work, args))
+            return
         try:
             result = work(*args)
         except Exception:

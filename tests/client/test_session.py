@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from filegrid.client.session import ATTEMPT_SECONDS, Session
+from filegrid.client.session import FIRST_ATTEMPT_SECONDS, Session
 from filegrid.errors import (
     AlreadyExists,
     Busy,
@@ -98,9 +98,9 @@ class Calls(SessionCase):
         """A head that says nothing is asked again after a while, until the time is up."""
         self.head.script["stat"] = in_turn(None)
         answer = self.stat()
-        self.world.advance(ATTEMPT_SECONDS + 1)
+        self.world.advance(FIRST_ATTEMPT_SECONDS + 1)
         self.assertEqual(len(self.head.calls), 2)
-        self.world.advance(26)
+        self.world.advance(28)
         failure = self.failureResultOf(answer, Unavailable)
         self.assertIn("head-1:7000: no head answered in time", str(failure.value))
 
@@ -186,7 +186,7 @@ class SeveralHeads(SessionCase):
         self.all_heads[1].script["stat"] = in_turn(NotLeader("nobody leads"))
         self.all_heads[2].script["stat"] = in_turn(NODE)
         answer = self.stat()
-        self.world.advance(ATTEMPT_SECONDS + 2)
+        self.world.advance(FIRST_ATTEMPT_SECONDS + 2)
         self.assertEqual(self.successResultOf(answer), NODE)
 
     def test_dead_leader(self) -> None:
@@ -226,7 +226,7 @@ class Changes(SessionCase):
             quick = self.make()
             self.world.advance(0.1)
             self.successResultOf(quick)
-        self.world.advance(ATTEMPT_SECONDS + 1)
+        self.world.advance(FIRST_ATTEMPT_SECONDS + 1)
         self.assertEqual(self.successResultOf(slow), NODE)
         last = self.make()
         self.world.advance(0.1)

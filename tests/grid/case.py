@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from filegrid.client.grid import GridClient
+from filegrid.model import Role
 from filegrid.protocol.wire import head_pb2
 from filegrid.protocol.wire.head_pb2 import ManifestPage, Status
 from filegrid.protocol.wire.values_pb2 import Node
@@ -31,6 +32,7 @@ class GridCase(SynchronousTestCase):
 
     settings: dict[str, int] = {}
     heads = 1
+    health = 0
     chunk_servers = 5
     racks = 3
 
@@ -38,6 +40,7 @@ class GridCase(SynchronousTestCase):
         self.grid = SimulatedGrid(
             seed=sum(self.id().encode()),
             heads=self.heads,
+            health=self.health,
             chunk_servers=self.chunk_servers,
             racks=self.racks,
             **self.settings,
@@ -49,8 +52,10 @@ class GridCase(SynchronousTestCase):
         self.run_(self.client.close())
         gc.collect()  # so that an error nobody took is this test's, not a later one's
 
-    def new_client(self, name: str, timeout_seconds: float = 30.0) -> GridClient:
-        runtime, identity = self.grid.client_runtime(name)
+    def new_client(
+        self, name: str, timeout_seconds: float = 30.0, role: Role = Role.CLIENT
+    ) -> GridClient:
+        runtime, identity = self.grid.client_runtime(name, role)
         return GridClient(
             runtime, identity, [*self.grid.head_addresses], timeout_seconds=timeout_seconds
         )

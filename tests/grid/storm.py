@@ -27,7 +27,7 @@ CALM_SECONDS = 60.0
 """Within this after the storm everything is whole again, or it never will be."""
 
 TIMEOUT_SECONDS = 10.0
-STRIKES_PER_SECOND = 0.7
+_CALM_LATENCY_SECONDS = 0.0002
 _SURE = (Unavailable, DeadlineExceeded)
 """What says of a change that it was not applied."""
 
@@ -43,7 +43,11 @@ class Storm:
         self.random = random.Random(seed)
         self.grid = SimulatedGrid(seed=seed, heads=heads, chunk_servers=4, racks=2)
         self.history: list[str] = []
+        self.operations = 0
         self.striking = False
+        self._strikes_per_second = self.random.choice((0.7, 0.7, 2.0))
+        self._latency_seconds = self.random.choice((_CALM_LATENCY_SECONDS, 0.002, 0.01))
+        self._work_seconds = self.random.choice((0.0001, 0.001, 0.005, 0.02))
         self._wiped = False
         self._served_epoch = 0
         self.grid.start()
@@ -58,6 +62,9 @@ class Storm:
         for one in working:
             one.addErrback(failures.append)
         self.striking = True
+        self.grid.work_seconds = self._work_seconds
+        for machine in self.grid.machines:
+            self._delay(machine, self._latency_seconds)
         self._next()
         self.pass_time(STORM_SECONDS, lambda: bool(failures))
         self.striking = False
@@ -94,7 +101,7 @@ class Storm:
     # Misfortune
 
     def _next(self) -> None:
-        self.later(self.random.expovariate(STRIKES_PER_SECOND), self._strike)
+        self.later(self.random.expovariate(self._strikes_per_second), self._strike)
 
     def later(self, seconds: float, work: Callable[[], object]) -> None:
         self.grid.clock.callLater(seconds, work)
@@ -226,20 +233,13 @@ class Storm:
 
     def _slow(self, machine: Machine) -> None:
         self.note(f"slow {machine.name}")
-        seconds = self.random.choice((0.02, 0.2, 0.6))
-        ways = [
-            way
-            for other in self._others(machine)
-            for way in ((machine.name, other), (other, machine.name))
-        ]
-        for way in ways:
-            self.grid.network.weather(*way).latency_seconds = seconds
+        self._delay(machine, self.random.choice((0.02, 0.2, 0.6)))
+        self.later(self._seconds(), lambda: self._delay(machine, self._latency_seconds))
 
-        def mend() -> None:
-            for way in ways:
-                self.grid.network.weather(*way).latency_seconds = 0.0002
-
-        self.later(self._seconds(), mend)
+    def _delay(self, machine: Machine, seconds: float) -> None:
+        for other in self._others(machine):
+            self.grid.network.weather(machine.name, other).latency_seconds = seconds
+            self.grid.network.weather(other, machine.name).latency_seconds = seconds
 
     def _splits(self) -> None:
         for machine in self.grid.heads:
@@ -274,11 +274,13 @@ class Storm:
 
     def heal(self) -> None:
         self.note("heal")
+        self.grid.work_seconds = 0.0001
+        self._latency_seconds = _CALM_LATENCY_SECONDS
         for here in self.grid.network._hosts:
             for there in self.grid.network._hosts:
                 if here != there:
                     self.grid.network.mend(here, there, both_ways=False)
-                    self.grid.network.weather(here, there).latency_seconds = 0.0002
+                    self.grid.network.weather(here, there).latency_seconds = _CALM_LATENCY_SECONDS
                     self.grid.network.weather(here, there).jitter_seconds = 0.0
         for machine in self.grid.machines:
             machine.disk.heal()
@@ -379,6 +381,7 @@ class Client:
             act = rng.choice((self._make, self._create, self._rename, self._write, self._read))
             begun = self._runtime.clock.seconds()
             await act()
+            self._storm.operations += 1
             pause = self._runtime.clock.seconds() - begun
             self.longest_pause = max(self.longest_pause, pause)
             await self._runtime.sleep(rng.choice((0.0, 0.01, 0.1)))

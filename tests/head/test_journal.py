@@ -1,4 +1,4 @@
-"""Tests for :mod:`filegrid.head.journal` and :mod:`filegrid.head.epoch`."""
+"""Tests for :mod:`filegrid.head.journal`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from twisted.trial import unittest
 from filegrid.disk import read_file
 from filegrid.errors import DiskFailed, IntegrityError, NoSpace, UnsupportedVersion
 from filegrid.head import journal as journal_module
-from filegrid.head.epoch import EpochFile
 from filegrid.head.journal import Journal
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.simulation.disk import SimulatedDisk
@@ -263,42 +262,3 @@ class Cutting(JournalTestCase):
         self.assertHolds(log, 3, 2)
         log.append(entries(3, 3))
         self.assertHolds(log, 3, 3)
-
-
-class Epochs(unittest.SynchronousTestCase):
-    def setUp(self) -> None:
-        self.disk = SimulatedDisk(random.Random(1))
-        self.disk.make_folders("/node")
-        self.file = EpochFile(self.disk, "/node/epoch")
-
-    def test_raised(self) -> None:
-        """Each epoch is above all before it, and stored before it is used (S5)."""
-        self.assertEqual(self.file.read(), 0)
-        self.assertEqual(self.file.raise_above(0), 1)
-        self.disk.crash()
-        self.assertEqual(EpochFile(self.disk, "/node/epoch").raise_above(0), 2)
-        self.assertEqual(self.file.raise_above(7), 8)
-
-    def test_failed(self) -> None:
-        """An epoch that could not be stored is not given out."""
-        self.disk.fail_next("datasync", errno.EIO)
-        self.assertRaises(DiskFailed, self.file.raise_above, 0)
-        self.assertEqual(self.file.raise_above(0), 1)
-
-    def test_damaged(self) -> None:
-        """A damaged epoch is told, not guessed (S3)."""
-        self.file.raise_above(0)
-        whole = read_file(self.disk, "/node/epoch")
-        for place in range(len(whole)):
-            write(self.disk, "/node/epoch", whole)
-            self.disk.flip_bits("/node/epoch", place)
-            self.assertRaises(IntegrityError, self.file.raise_above, 0)
-        write(self.disk, "/node/epoch", b"")
-        self.assertRaises(IntegrityError, self.file.read)
-
-    def test_newer(self) -> None:
-        """An epoch that a later release stored is refused by name (S24)."""
-        self.file.raise_above(0)
-        content = struct.pack(">6sHQ", b"FGEPOC", 2, 1)
-        write(self.disk, "/node/epoch", content + blake3(content).digest(16))
-        self.assertRaises(UnsupportedVersion, self.file.read)

@@ -1,4 +1,4 @@
-"""The commands `twistd filegrid-head` and `twistd filegrid-chunk`.
+"""The commands `twistd filegrid-head`, `twistd filegrid-chunk` and `twistd filegrid-health`.
 
 Every run of any twistd loads this file: it imports nothing of FileGrid.
 """
@@ -30,4 +30,10 @@ chunk = GridServiceMaker(
     "filegrid.chunk.plugin",
     "A chunk server of a FileGrid: keeps and serves replicas.",
     "filegrid-chunk",
+)
+health = GridServiceMaker(
+    "FileGrid health node",
+    "filegrid.health.plugin",
+    "A health node of a FileGrid: with the others it judges the head that leads.",
+    "filegrid-health",
 )

@@ -116,6 +116,9 @@ class Call(_message.Message):
     GET_STATUS_FIELD_NUMBER: _builtins.int
     LIST_DEFICITS_FIELD_NUMBER: _builtins.int
     HAND_OVER_FIELD_NUMBER: _builtins.int
+    RESTORE_TRASH_FIELD_NUMBER: _builtins.int
+    EMPTY_TRASH_FIELD_NUMBER: _builtins.int
+    LIST_TRASH_FIELD_NUMBER: _builtins.int
     ELECT_FIELD_NUMBER: _builtins.int
     APPEND_ENTRIES_FIELD_NUMBER: _builtins.int
     INSTALL_STATE_FIELD_NUMBER: _builtins.int
@@ -170,6 +173,12 @@ class Call(_message.Message):
     def list_deficits(self) -> _head_pb2.ListDeficits: ...
     @_builtins.property
     def hand_over(self) -> _replication_pb2.HandOver: ...
+    @_builtins.property
+    def restore_trash(self) -> _values_pb2.RestoreTrash: ...
+    @_builtins.property
+    def empty_trash(self) -> _values_pb2.EmptyTrash: ...
+    @_builtins.property
+    def list_trash(self) -> _head_pb2.ListTrash: ...
     @_builtins.property
     def elect(self) -> _election_pb2.ElectionMessage:
         """among heads"""
@@ -233,6 +242,9 @@ class Call(_message.Message):
         get_status: _head_pb2.GetStatus | None = ...,
         list_deficits: _head_pb2.ListDeficits | None = ...,
         hand_over: _replication_pb2.HandOver | None = ...,
+        restore_trash: _values_pb2.RestoreTrash | None = ...,
+        empty_trash: _values_pb2.EmptyTrash | None = ...,
+        list_trash: _head_pb2.ListTrash | None = ...,
         elect: _election_pb2.ElectionMessage | None = ...,
         append_entries: _replication_pb2.AppendEntries | None = ...,
         install_state: _replication_pb2.InstallState | None = ...,
@@ -248,11 +260,11 @@ class Call(_message.Message):
         probe: _health_pb2.Probe | None = ...,
         get_events: _health_pb2.GetEvents | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "elect", b"elect", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "stage_chunks", b"stage_chunks", "stat", b"stat", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "elect", b"elect", "empty_trash", b"empty_trash", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "stat", b"stat", "write_chunk", b"write_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "elect", b"elect", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "stage_chunks", b"stage_chunks", "stat", b"stat", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "elect", b"elect", "empty_trash", b"empty_trash", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "stat", b"stat", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "write_chunk", b"write_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "elect", "append_entries", "install_state", "join", "changes", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk", "probe", "get_events"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "elect", "append_entries", "install_state", "join", "changes", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk", "probe", "get_events"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -272,6 +284,7 @@ class Reply(_message.Message):
     ALLOCATION_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     DEFICITS_FIELD_NUMBER: _builtins.int
+    TRASH_LISTING_FIELD_NUMBER: _builtins.int
     APPENDED_FIELD_NUMBER: _builtins.int
     JOINED_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
@@ -300,6 +313,8 @@ class Reply(_message.Message):
     def status(self) -> _head_pb2.Status: ...
     @_builtins.property
     def deficits(self) -> _head_pb2.Deficits: ...
+    @_builtins.property
+    def trash_listing(self) -> _head_pb2.TrashListing: ...
     @_builtins.property
     def appended(self) -> _replication_pb2.Appended: ...
     @_builtins.property
@@ -331,6 +346,7 @@ class Reply(_message.Message):
         allocation: _head_pb2.Allocation | None = ...,
         status: _head_pb2.Status | None = ...,
         deficits: _head_pb2.Deficits | None = ...,
+        trash_listing: _head_pb2.TrashListing | None = ...,
         appended: _replication_pb2.Appended | None = ...,
         joined: _chunk_pb2.Joined | None = ...,
         load: _chunk_pb2.Load | None = ...,
@@ -341,11 +357,11 @@ class Reply(_message.Message):
         probed: _health_pb2.Probed | None = ...,
         events: _health_pb2.Events | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "copied", b"copied", "deficits", b"deficits", "done", b"done", "events", b"events", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "written", b"written"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "copied", b"copied", "deficits", b"deficits", "done", b"done", "events", b"events", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "events", b"events", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "events", b"events", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "appended", "joined", "load", "inventory_page", "copied", "written", "inspected", "probed", "events"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "trash_listing", "appended", "joined", "load", "inventory_page", "copied", "written", "inspected", "probed", "events"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

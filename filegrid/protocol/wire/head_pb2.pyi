@@ -682,3 +682,88 @@ class Deficits(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Deficits: _TypeAlias = Deficits  # noqa: Y015
+
+@_typing.final
+class ListTrash(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    after: _builtins.int
+    """a trash id"""
+    limit: _builtins.int
+    def __init__(
+        self,
+        *,
+        after: _builtins.int = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTrash: _TypeAlias = ListTrash  # noqa: Y015
+
+@_typing.final
+class TrashEntry(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRASH_ID_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    REMOVED_MS_FIELD_NUMBER: _builtins.int
+    LEFT_MS_FIELD_NUMBER: _builtins.int
+    trash_id: _builtins.int
+    path: _builtins.str
+    """where it was"""
+    kind: _values_pb2.NodeKind.ValueType
+    files: _builtins.int
+    bytes: _builtins.int
+    removed_ms: _builtins.int
+    left_ms: _builtins.int
+    """until it is taken apart"""
+    def __init__(
+        self,
+        *,
+        trash_id: _builtins.int = ...,
+        path: _builtins.str = ...,
+        kind: _values_pb2.NodeKind.ValueType = ...,
+        files: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        removed_ms: _builtins.int = ...,
+        left_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "files", b"files", "kind", b"kind", "left_ms", b"left_ms", "path", b"path", "removed_ms", b"removed_ms", "trash_id", b"trash_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrashEntry: _TypeAlias = TrashEntry  # noqa: Y015
+
+@_typing.final
+class TrashListing(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrashEntry]: ...
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___TrashEntry] | None = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "more", b"more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrashListing: _TypeAlias = TrashListing  # noqa: Y015

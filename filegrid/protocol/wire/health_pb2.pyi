@@ -151,10 +151,13 @@ class Probe(_message.Message):
     COORDINATES_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
     VERDICT_STANDS_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_EXPIRES_MS_FIELD_NUMBER: _builtins.int
     coordinates: _builtins.bool
     """the sender coordinates the health nodes"""
     verdict_stands: _builtins.bool
     """it is new, and the heads should act on it"""
+    certificate_expires_ms: _builtins.int
+    """of the sender"""
     @_builtins.property
     def opinion(self) -> Global___Opinion:
         """unset: it cannot tell"""
@@ -170,10 +173,11 @@ class Probe(_message.Message):
         coordinates: _builtins.bool = ...,
         verdict: Global___Event | None = ...,
         verdict_stands: _builtins.bool = ...,
+        certificate_expires_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["opinion", b"opinion", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinates", b"coordinates", "opinion", b"opinion", "verdict", b"verdict", "verdict_stands", b"verdict_stands"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires_ms", b"certificate_expires_ms", "coordinates", b"coordinates", "opinion", b"opinion", "verdict", b"verdict", "verdict_stands", b"verdict_stands"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

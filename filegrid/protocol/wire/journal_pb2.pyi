@@ -193,15 +193,19 @@ class PurgeTrash(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LIMIT_FIELD_NUMBER: _builtins.int
+    EARLY_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
+    early: _builtins.bool
+    """the oldest too, whose time has not come: disks are full"""
     def __init__(
         self,
         *,
         limit: _builtins.int = ...,
+        early: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["early", b"early", "limit", b"limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -253,6 +257,8 @@ class Command(_message.Message):
     REGISTER_SERVER_FIELD_NUMBER: _builtins.int
     FORGET_RELEASED_FIELD_NUMBER: _builtins.int
     CONFIGURE_FIELD_NUMBER: _builtins.int
+    RESTORE_TRASH_FIELD_NUMBER: _builtins.int
+    EMPTY_TRASH_FIELD_NUMBER: _builtins.int
     log_time_ms: _builtins.int
     """see "log time": advances by elapsed monotonic time only"""
     wall_ms: _builtins.int
@@ -293,6 +299,10 @@ class Command(_message.Message):
     def forget_released(self) -> Global___ForgetReleased: ...
     @_builtins.property
     def configure(self) -> Global___Configure: ...
+    @_builtins.property
+    def restore_trash(self) -> _values_pb2.RestoreTrash: ...
+    @_builtins.property
+    def empty_trash(self) -> _values_pb2.EmptyTrash: ...
     def __init__(
         self,
         *,
@@ -316,12 +326,14 @@ class Command(_message.Message):
         register_server: Global___RegisterServer | None = ...,
         forget_released: Global___ForgetReleased | None = ...,
         configure: Global___Configure | None = ...,
+        restore_trash: _values_pb2.RestoreTrash | None = ...,
+        empty_trash: _values_pb2.EmptyTrash | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "change", b"change", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "stage_chunks", b"stage_chunks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "change", b"change", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "change", b"change", "client", b"client", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "log_time_ms", b"log_time_ms", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "stage_chunks", b"stage_chunks", "trash_ms", b"trash_ms", "wall_ms", b"wall_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "change", b"change", "client", b"client", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "log_time_ms", b"log_time_ms", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "trash_ms", b"trash_ms", "wall_ms", b"wall_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_grid", "barrier", "open_session", "close_session", "keep_sessions", "expire_sessions", "make_folder", "stage_chunks", "publish", "rename", "remove", "purge_trash", "register_server", "forget_released", "configure"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_grid", "barrier", "open_session", "close_session", "keep_sessions", "expire_sessions", "make_folder", "stage_chunks", "publish", "rename", "remove", "purge_trash", "register_server", "forget_released", "configure", "restore_trash", "empty_trash"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 

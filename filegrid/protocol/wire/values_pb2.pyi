@@ -436,3 +436,49 @@ class Remove(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Remove: _TypeAlias = Remove  # noqa: Y015
+
+@_typing.final
+class RestoreTrash(_message.Message):
+    """Out of the trash again, to where it was removed from or to `target`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRASH_ID_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    trash_id: _builtins.int
+    target: _builtins.str
+    def __init__(
+        self,
+        *,
+        trash_id: _builtins.int = ...,
+        target: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["target", b"target", "trash_id", b"trash_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreTrash: _TypeAlias = RestoreTrash  # noqa: Y015
+
+@_typing.final
+class EmptyTrash(_message.Message):
+    """What is in the trash is taken apart at once: these, or all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRASH_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def trash_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        trash_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["trash_ids", b"trash_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmptyTrash: _TypeAlias = EmptyTrash  # noqa: Y015

@@ -1,0 +1,91 @@
+"""The trash: what was removed or replaced comes back, or goes for good."""
+
+from __future__ import annotations
+
+from filegrid.client.stat import Trashed
+from filegrid.errors import AlreadyExists, NoSuchPath, NotPermitted
+from filegrid.model import Role
+from tests.grid.case import CHUNK, GridCase, content
+
+
+class TrashCase(GridCase):
+    settings = {"trash_seconds": 1000, "collection_grace_seconds": 5}
+
+    def listed(self) -> list[Trashed]:
+        async def names() -> list[Trashed]:
+            return [one async for one in self.client.list_trash()]
+
+        return self.run_(names())
+
+
+class Restoring(TrashCase):
+    def test_file_and_folder(self) -> None:
+        """A removed file and a removed tree come back with their contents, where they were."""
+        self.run_(self.client.mkdir("/d/e", parents=True))
+        self.put("/d/e/f", content(2 * CHUNK))
+        self.put("/g", b"1")
+        self.run_(self.client.remove("/d", recursive=True))
+        self.run_(self.client.remove("/g"))
+        tree, file = self.listed()
+        self.assertEqual((tree.path, tree.kind), ("/d", "folder"))
+        self.assertEqual((tree.files, tree.bytes), (1, 2 * CHUNK))
+        self.assertEqual((file.path, file.kind, file.bytes), ("/g", "file", 1))
+        self.run_(self.client.restore(tree.id))
+        self.run_(self.client.restore(file.id, "/d/h"))
+        self.assertEqual(self.read("/d/e/f"), content(2 * CHUNK))
+        self.assertEqual(self.read("/d/h"), b"1")
+        self.assertEqual(self.listed(), [])
+        self.assertEqual(self.status().files, 2)
+
+    def test_replaced_version(self) -> None:
+        """What was overwritten can be had back beside what replaced it."""
+        self.put("/f", b"old")
+        self.put("/f", b"new", overwrite=True)
+        (old,) = self.listed()
+        with self.assertRaises(AlreadyExists):
+            self.run_(self.client.restore(old.id))
+        self.run_(self.client.restore(old.id, "/f.old"))
+        self.assertEqual((self.read("/f"), self.read("/f.old")), (b"new", b"old"))
+
+    def test_gone(self) -> None:
+        """What was restored, or whose time is over, is not there any more."""
+        self.put("/f", b"x")
+        self.run_(self.client.remove("/f"))
+        (one,) = self.listed()
+        self.grid.advance(1010)
+        self.assertEqual(self.listed(), [])
+        with self.assertRaises(NoSuchPath):
+            self.run_(self.client.restore(one.id))
+
+
+class Emptying(TrashCase):
+    def test_all(self) -> None:
+        """Emptying it gives the space back, after the grace; other files are not touched."""
+        self.put("/f", content(2 * CHUNK))
+        self.put("/kept", b"x")
+        self.run_(self.client.remove("/f"))
+        self.grid.advance(20)
+        self.assertEqual(len(self.all_stored()), 3)
+        with self.assertRaises(NotPermitted):
+            self.run_(self.client.empty_trash())
+        operator = self.new_client("operator", role=Role.OPERATOR)
+        self.run_(operator.empty_trash())
+        self.run_(operator.close())
+        self.assertEqual(self.listed(), [])
+        self.grid.advance(20)
+        self.assertEqual(len(self.all_stored()), 1)
+        self.assertEqual(self.read("/kept"), b"x")
+
+    def test_full_disks(self) -> None:
+        """When disks are full the oldest in the trash yields by itself, the newest last (S22)."""
+        self.put("/old", content(2 * CHUNK))
+        self.run_(self.client.remove("/old"))
+        self.grid.advance(1)
+        self.put("/new", content(CHUNK))
+        for machine in self.grid.chunk_servers:
+            machine.disk.capacity_bytes = 257 * 1024 * 1024
+        self.run_(self.client.remove("/new"))
+        self.grid.advance(3)
+        self.assertNotIn("/old", [one.path for one in self.listed()])
+        self.grid.advance(30)
+        self.assertEqual(self.all_stored(), set())
