@@ -4,90 +4,34 @@ from __future__ import annotations
 
 import errno
 import random
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial import unittest
 
-from filegrid.errors import (
-    Busy,
-    DiskFailed,
-    GridError,
-    IntegrityError,
-    InternalError,
-    OutcomeUnknown,
-    Unavailable,
-)
+from filegrid.errors import Busy, DiskFailed, GridError, NotLeader, Unavailable
+from filegrid.head import headlog as headlog_module
 from filegrid.head import journal as journal_module
 from filegrid.head import ledger as ledger_module
+from filegrid.head.headlog import HeadLog
 from filegrid.head.journal import Journal
 from filegrid.head.ledger import Ledger
 from filegrid.head.namespace import Namespace
-from filegrid.model import Address, Epoch
+from filegrid.model import Epoch
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
-from filegrid.runtime import Runtime, Threads
 from filegrid.simulation.disk import SimulatedDisk
-
-T = TypeVar("T")
-
-
-class SteppedThreads:
-    """Lanes whose work is done when the test says so; until then at once."""
-
-    def __init__(self) -> None:
-        self.stepped = False
-        self.lanes: dict[str, deque[Callable[[], None]]] = {}
-
-    def run(self, work: Callable[..., T], *args: object) -> Deferred[T]:
-        raise AssertionError("the ledger works in lanes alone")
-
-    def lane(self, name: str) -> Threads:
-        return _Lane(self, self.lanes.setdefault(name, deque()))
-
-    def step(self, name: str) -> None:
-        self.lanes[name].popleft()()
-
-    def waiting(self, name: str) -> int:
-        return len(self.lanes[name])
-
-
-class _Lane:
-    def __init__(self, threads: SteppedThreads, queue: deque[Callable[[], None]]) -> None:
-        self._threads = threads
-        self._queue = queue
-
-    def run(self, work: Callable[..., T], *args: object) -> Deferred[T]:
-        if not self._threads.stepped:
-            return execute(work, *args)
-        done: Deferred[T] = Deferred()
-
-        def step() -> None:
-            execute(work, *args).chainDeferred(done)
-
-        self._queue.append(step)
-        return done
-
-    def lane(self, name: str) -> Threads:
-        raise AssertionError("a lane has no lanes")
-
-
-class NoNetwork:
-    def listen(self, address: Address, build: object) -> Deferred[object]:
-        raise AssertionError
-
-    connect = listen
+from tests.head.lanes import SteppedThreads, runtime_of
 
 
 class LedgerTestCase(unittest.SynchronousTestCase):
+    """A head that is its own majority: what is durable is committed."""
+
     def setUp(self) -> None:
         self.disk = SimulatedDisk(random.Random(1))
         self.disk.make_folders("/node")
         self.clock = Clock()
-        self.threads = SteppedThreads()
         self.fatal: list[GridError] = []
         self.groups: list[list[int]] = []
         self.start(epoch=1)
@@ -96,33 +40,34 @@ class LedgerTestCase(unittest.SynchronousTestCase):
         self.groups.clear()
 
     def start(self, *, epoch: int) -> None:
-        runtime = Runtime(
-            clock=self.clock,
-            network=NoNetwork(),  # type: ignore[arg-type]  # never touched
-            disk=self.disk,
-            threads=self.threads,
-            random=random.Random(2),
-            wall_seconds=lambda: 1e9,
-        )
+        self.threads = SteppedThreads()
         self.journal = Journal.open(self.disk, "/node/log")
         self.namespace = Namespace(self.disk.database("/node/names.db"))
-        self.ledger = Ledger(
+        runtime = runtime_of(self.clock, self.disk, self.threads)
+        self.log = HeadLog(
             runtime,
             self.journal,
             self.namespace,
-            epoch=Epoch(epoch),
-            node="head-1",
-            on_fatal=self.fatal.append,
             on_applied=self.on_applied,
-            checkpoint_entries=20,
+            on_fatal=self.fatal.append,
         )
+        self.majority = True
+        self.log.moved = self.count
+        self.successResultOf(Deferred.fromCoroutine(self.log.start()))
+        self.ledger = Ledger(runtime, self.log, epoch=Epoch(epoch), node="head-1")
         self.successResultOf(Deferred.fromCoroutine(self.ledger.start()))
+
+    def count(self) -> None:
+        if self.majority:
+            self.log.commit_to(self.log.position.index)
 
     def on_applied(
         self, entries: Sequence[journal.Entry], outcomes: Sequence[journal.Outcome]
     ) -> None:
         self.assertEqual(len(entries), len(outcomes))
         self.groups.append([entry.index for entry in entries])
+        if hasattr(self, "ledger"):
+            self.ledger.applied(entries, outcomes)
 
     def command(self, sequence: int, path: str = "") -> journal.Command:
         return journal.Command(
@@ -144,7 +89,7 @@ class Groups(LedgerTestCase):
         entry = self.journal.read(1, 1)[0]
         self.assertEqual((entry.epoch, entry.index), (1, 1))
         self.assertEqual(entry.command.barrier.leader, "head-1")
-        self.assertEqual(self.ledger.commit_index, 3)
+        self.assertEqual(self.log.commit_index, 3)
 
     def test_group(self) -> None:
         """What comes while the log is being written becomes one group."""
@@ -223,21 +168,6 @@ class Groups(LedgerTestCase):
         fault = self.successResultOf(self.begin(self.command(2, "/1")))
         self.assertEqual(fault.fault.code, wire.ERROR_CODE_ALREADY_EXISTS)
 
-    def test_stop(self) -> None:
-        """Stopping finishes what was taken, and takes nothing more."""
-        self.threads.stepped = True
-        taken = [self.begin(self.command(sequence)) for sequence in range(1, 4)]
-        stopped = Deferred.fromCoroutine(self.ledger.stop())
-        self.failureResultOf(self.begin(self.command(9)), Unavailable)
-        for _ in range(2):
-            self.assertNoResult(stopped)
-            self.threads.step("journal")
-            self.threads.step("state")
-        self.successResultOf(stopped)
-        for one in taken:
-            self.successResultOf(one)
-        self.assertEqual(self.fatal, [])
-
 
 class Times(LedgerTestCase):
     def test_log_time(self) -> None:
@@ -271,23 +201,94 @@ class Restarts(LedgerTestCase):
         self.assertEqual(self.namespace.registers().applied_epoch, 2)
         self.assertEqual(self.successResultOf(self.begin(self.command(1))).node.path, "/1")
 
-    def test_state_ahead(self) -> None:
-        """A state that knows more than the log is not served from (S3)."""
-        self.disk.crash()
-        for name in self.disk.names("/node/log"):
-            self.disk.remove(f"/node/log/{name}")
-        error = self.assertRaises(self.failureException, self.start, epoch=2)
-        self.assertIn(IntegrityError.__name__, str(error))
-
     def test_checkpoint(self) -> None:
         """The log is cut below what was made durable without it, and nothing is lost (S8)."""
         self.patch(journal_module, "SEGMENT_BYTES", 64)
+        self.patch(headlog_module, "CHECKPOINT_ENTRIES", 20)
         for sequence in range(1, 31):
             self.successResultOf(self.begin(self.command(sequence)))
         self.assertGreater(self.journal.first_index, 10)
         self.disk.crash()
         self.start(epoch=2)
         self.assertEqual(len(self.namespace.list_folder("/", "", 100)[0]), 30)
+
+
+class Ends(LedgerTestCase):
+    def end(self) -> None:
+        self.ledger.end(NotLeader("this head leads no more"))
+
+    def test_waiting(self) -> None:
+        """What was not begun when the reign ended is refused for sure; nothing more is taken."""
+        self.ledger.pause()
+        waiting = [self.begin(self.command(sequence)) for sequence in range(1, 4)]
+        self.assertNoResult(waiting[0])
+        self.end()
+        for one in waiting:
+            self.failureResultOf(one, NotLeader)
+        self.failureResultOf(self.begin(self.command(9)), NotLeader)
+        self.assertEqual(self.log.last_index, 3)
+        self.successResultOf(Deferred.fromCoroutine(self.ledger.drained()))
+
+    def test_in_the_log(self) -> None:
+        """What is in the log may yet be committed, and its callers are told no less than that."""
+        self.majority = False
+        change = self.begin(self.command(1))
+        self.assertNoResult(change)
+        self.end()
+        error = self.failureResultOf(change, Unavailable).value
+        self.assertNotIsInstance(error, NotLeader)
+        self.assertIn("may be in the log", str(error))
+        self.log.commit_to(4)  # by the next leader
+        self.assertEqual(self.namespace.stat("/1").path, "/1")
+
+    def test_being_written(self) -> None:
+        """What is on its way to the disk is in the log for all that anybody knows."""
+        self.threads.stepped = True
+        written, waiting = self.begin(self.command(1)), self.begin(self.command(2))
+        self.end()
+        self.assertNotIsInstance(self.failureResultOf(written, Unavailable).value, NotLeader)
+        self.failureResultOf(waiting, NotLeader)
+        drained = Deferred.fromCoroutine(self.ledger.drained())
+        self.assertNoResult(drained)
+        self.threads.step("journal")
+        self.successResultOf(drained)
+        self.assertEqual(self.log.last_index, 4)
+
+    def test_twice(self) -> None:
+        """A reign ends once, whatever is said afterwards; the first reason stays."""
+        self.end()
+        self.ledger.end(NotLeader("another reason"))
+        error = self.failureResultOf(self.begin(self.command(1)), NotLeader).value
+        self.assertIn("leads no more", str(error))
+
+    def test_pause(self) -> None:
+        """Pausing finishes what was begun."""
+        self.threads.stepped = True
+        begun, waiting = self.begin(self.command(1)), self.begin(self.command(2))
+        self.ledger.pause()
+        self.threads.step("journal")
+        self.threads.step("state")
+        self.successResultOf(begun)
+        self.assertNoResult(waiting)
+        self.assertEqual(self.threads.waiting("journal"), 0)
+
+    def test_full(self) -> None:
+        """With a majority cut off no more is taken than a bound (S23)."""
+        self.patch(ledger_module, "MOST_UNANSWERED", 3)
+        self.majority = False
+        for sequence in range(1, 4):
+            self.begin(self.command(sequence)).addErrback(lambda _: None)
+        self.failureResultOf(self.begin(self.command(4)), Busy)
+
+    def test_cancelled_in_the_log(self) -> None:
+        """An outcome for which nobody waits any more troubles nobody."""
+        self.majority = False
+        change = self.begin(self.command(1))
+        change.cancel()
+        self.failureResultOf(change, CancelledError)
+        self.log.commit_to(4)
+        self.assertEqual(self.namespace.stat("/1").path, "/1")
+        self.end()
 
 
 class Failures(LedgerTestCase):
@@ -298,39 +299,18 @@ class Failures(LedgerTestCase):
         waiting = self.begin(self.command(2))
         self.disk.fail_next("datasync", errno.EIO)
         self.threads.step("journal")
-        self.failureResultOf(written, OutcomeUnknown)
-        self.failureResultOf(waiting, Unavailable)
-        self.failureResultOf(self.begin(self.command(3)), Unavailable)
+        self.assertNotIsInstance(self.failureResultOf(written, Unavailable).value, NotLeader)
+        self.failureResultOf(waiting, NotLeader)
+        self.failureResultOf(self.begin(self.command(3)), NotLeader)
         self.assertEqual([type(error) for error in self.fatal], [DiskFailed])
-        self.successResultOf(Deferred.fromCoroutine(self.ledger.stop()))
-
-    def test_earlier_group_is_answered(self) -> None:
-        """What was in the log before it failed is applied and answered."""
-        self.threads.stepped = True
-        first = self.begin(self.command(1))
-        second = self.begin(self.command(2))
-        self.threads.step("journal")
-        self.disk.fail_next("datasync", errno.EIO)
-        self.threads.step("journal")
-        self.failureResultOf(second, OutcomeUnknown)
-        stopped = Deferred.fromCoroutine(self.ledger.stop())
-        self.assertNoResult(stopped)
-        self.threads.step("state")
-        self.successResultOf(first)
-        self.successResultOf(stopped)
+        self.successResultOf(Deferred.fromCoroutine(self.ledger.drained()))
 
     def test_state_fails(self) -> None:
-        """When the state cannot follow the log the head stops as well."""
+        """When the state cannot follow the log the head exits; nobody is told that it was done."""
         self.threads.stepped = True
         first = self.begin(self.command(1))
-        second = self.begin(self.command(2))
-        third = self.begin(self.command(3))
         self.patch(self.namespace, "apply", lambda entries: 1 // 0)
         self.threads.step("journal")
-        self.threads.step("journal")
         self.threads.step("state")
-        self.failureResultOf(first, OutcomeUnknown)
-        self.failureResultOf(second, OutcomeUnknown)
-        self.failureResultOf(third, OutcomeUnknown)
-        self.assertEqual([type(error) for error in self.fatal], [InternalError])
-        self.successResultOf(Deferred.fromCoroutine(self.ledger.stop()))
+        self.assertNoResult(first)
+        self.assertEqual(len(self.fatal), 1)
