@@ -98,8 +98,8 @@ class Health:
         roles=HEALTH,
     )
     silent_seconds: float = setting(
-        "silence after which the leader is found unfit",
-        default=0.6,
+        "silence after which the leader is found unfit: some probes long, so that one may be lost",
+        default=0.7,
         minimum=0.1,
         maximum=60,
         roles=HEALTH,

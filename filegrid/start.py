@@ -54,8 +54,9 @@ def maker(module: str, command: str) -> Callable[[Any], IService]:
 
 
 def application(role: str, config: Path) -> Any:
-    """For a .tac file: the service of `role` (``head``, ``chunk``, ``health``) with its sample settings.
+    """For a .tac file: the service of `role` with its sample settings.
 
+    :param role: ``head``, ``chunk`` or ``health``.
     :param config: the TOML file, unless the variable FILEGRID_CONFIG names another.
     """
     module, command = f"filegrid.{role}.plugin", f"filegrid-{role}"

@@ -18,9 +18,34 @@ FORBIDDEN = {
     "protocol": ("twisted", "filegrid.net", "filegrid.head", "filegrid.chunk", "filegrid.client"),
     "election": ("twisted", "filegrid.net", "filegrid.head", "filegrid.chunk", "filegrid.client"),
     "net": ("filegrid.head", "filegrid.chunk", "filegrid.client", "filegrid.cli"),
-    "head": ("filegrid.chunk", "filegrid.client", "filegrid.cli", "filegrid.simulation"),
-    "chunk": ("filegrid.head", "filegrid.client", "filegrid.cli", "filegrid.simulation"),
-    "client": ("filegrid.head", "filegrid.chunk", "filegrid.cli", "filegrid.simulation"),
+    "head": (
+        "filegrid.chunk",
+        "filegrid.health",
+        "filegrid.client",
+        "filegrid.cli",
+        "filegrid.simulation",
+    ),
+    "chunk": (
+        "filegrid.head",
+        "filegrid.health",
+        "filegrid.client",
+        "filegrid.cli",
+        "filegrid.simulation",
+    ),
+    "health": (
+        "filegrid.head",
+        "filegrid.chunk",
+        "filegrid.client",
+        "filegrid.cli",
+        "filegrid.simulation",
+    ),
+    "client": (
+        "filegrid.head",
+        "filegrid.chunk",
+        "filegrid.health",
+        "filegrid.cli",
+        "filegrid.simulation",
+    ),
     "simulation": ("filegrid.cli",),
 }
 
@@ -32,6 +57,8 @@ PURE = (
     "head/view.py",
     "chunk/format.py",
     "chunk/inventory.py",
+    "health/judgement.py",
+    "health/deliberation.py",
     "hashing.py",
 )
 """Beside the thin services in their folders, these never see a reactor."""

@@ -135,6 +135,28 @@ class LoadTests(FolderTest):
         """A server that is dead before it is suspect makes no sense."""
         self.assertIn("too rare", self.refused("[chunk]\ndead_seconds = 1.0\n"))
 
+    def test_lost_probe(self) -> None:
+        """A silence in which no probe could be lost is too short."""
+        text = HEAD.replace("heads =", 'health = ["health-1=h:1"]\nheads =')
+        path = self.write(text + "[health]\nsilent_seconds = 0.3\n")
+        error = self.assertRaises(InvalidRequest, load, path, "health")
+        self.assertIn("health.silent_seconds: with a probe every 0.2 s", str(error))
+
+    def test_health_nodes(self) -> None:
+        """Health nodes are NAME=HOST:PORT, an odd number of them."""
+
+        def said(peers: str) -> Settings:
+            return load(self.write(HEAD), "head", {"node.health": peers})
+
+        made = said("a=h:1, b=h:2,c=[::1]:3")
+        self.assertEqual([peer.name for peer in made.node.health], ["a", "b", "c"])
+        self.assertEqual(made.node.health[2].address, Address("::1", 3))
+        for wrong in ("a=h:1,b=h:2", "a=h:1,a=h:2,a=h:3"):
+            error = self.assertRaises(InvalidRequest, said, wrong)
+            self.assertIn("name an odd number of health nodes, each once", str(error))
+        error = self.assertRaises(InvalidRequest, said, "h:1")
+        self.assertIn("give a list of NAME=HOST:PORT", str(error))
+
     def test_addresses(self) -> None:
         """Addresses are HOST:PORT; a server on all addresses says which one others use."""
         text = HEAD.replace('listen = "127.0.0.1:7000"', 'listen = "here"')
@@ -168,13 +190,13 @@ class LoadTests(FolderTest):
 
     def test_samples(self) -> None:
         """Each sample under tap/ loads, has every key of its role, and gives the defaults."""
-        for role in ("head", "chunk"):
+        for role in ("head", "chunk", "health"):
             path = TAP / f"{role}.toml"
             made = load(path, role)
             there = {f"{s}.{name}" for s, table in read_toml(path).items() for name in table}
             self.assertEqual(there, {key.dotted for key in keys(Settings, role)})
             for key in keys(Settings, role):
-                if not key.required:
+                if not key.required and (role, key.dotted) != ("health", "node.health"):
                     value = getattr(getattr(made, key.section), key.name)
                     self.assertEqual(value, key.default, key.dotted)
 

@@ -79,10 +79,12 @@ def events(as_json: bool) -> None:
     with open_grid() as grid:
         found = grid.events()
     if as_json:
-        print_json({"events": found})
+        print_json(found)
     else:
-        for event in found:
+        for event in found["events"]:
             click.echo(event_line(event))
+    if found["incomplete"]:
+        note("warning: not every health node can be reached, and they keep the events")
 
 
 def event_line(event: dict[str, Any]) -> str:

@@ -114,7 +114,7 @@ class _Demo:
     def _start(self) -> None:
         from filegrid.cli.local_grid import Shape
 
-        with self._step("Start a grid: 3 heads, 3 health nodes, 5 chunk servers, 3 replicas of all"):
+        with self._step("Start a grid: 3 heads, 3 health nodes, 5 chunk servers, 3 replicas"):
             self._grid.make(Shape(settings=_SETTINGS))
             self._grid.start(*self._grid.nodes)
             self._grid.wait_ready(readiness(self._grid))

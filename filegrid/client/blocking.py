@@ -196,7 +196,7 @@ class Grid:
         """The state of the grid, as `filegrid status --json` prints it."""
         return self.runner.run(self.client.status)
 
-    def events(self) -> list[dict[str, Any]]:
+    def events(self) -> dict[str, Any]:
         """As :meth:`filegrid.client.grid.GridClient.events`."""
         return self.runner.run(self.client.events)
 

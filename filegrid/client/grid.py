@@ -279,13 +279,13 @@ class GridClient:
             await self.access.session.call(head_pb2.GetStatus(), head_pb2.Status)
         )
 
-    async def events(self) -> list[dict[str, Any]]:
-        """Elections and verdicts, the oldest first, as `filegrid events --json` prints them.
-
-        :raises Unavailable: where no health node can be reached; they keep them.
-        """
+    async def events(self) -> dict[str, Any]:
+        """Elections and verdicts, the oldest first, as `filegrid events --json` prints them."""
         found = await self.access.session.call(health_pb2.GetEvents(), health_pb2.Events)
-        return [event_document(event) for event in found.events]
+        return {
+            "events": [event_document(event) for event in found.events],
+            "incomplete": found.incomplete,
+        }
 
     async def hand_over(self, head: str) -> None:
         """Let the head of this name lead, once it has all of the log; for operators.

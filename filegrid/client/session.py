@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from google.protobuf.message import Message
-from twisted.internet.defer import DeferredLock
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 from filegrid.client.heads import Heads
 from filegrid.client.patience import Patience
@@ -103,7 +104,8 @@ class Session:
         self.timeout_seconds = timeout_seconds
         self._heads = Heads(runtime, heads, lambda: hello_of(identity))
         self._current: OpenedSession | None = None
-        self._opening = DeferredLock()
+        self._opening = Tasks("opening a session")
+        self._waiting: list[Deferred[None]] = []
         self._tasks = Tasks("keeping the session")
 
     def start(self) -> None:
@@ -159,16 +161,13 @@ class Session:
 
     async def opened(self) -> OpenedSession:
         """The session for what is begun now; opened where there is none that lives."""
-        if self._current is not None and not self._is_stale(self._current):
-            return self._current
-        async with self._opening:
-            if self._current is not None and self._is_stale(self._current):
-                await self._keep(self._current)  # as after a sleep of this machine
-            if self._current is None:
-                self._current = await self._open()
-                if not len(self._tasks):
-                    self._tasks.begin(self._keep_on())
-            return self._current
+        while self._current is None or self._is_stale(self._current):
+            waiting: Deferred[None] = Deferred()
+            self._waiting.append(waiting)
+            if not len(self._opening):
+                self._opening.begin(self._open_for_all())
+            await waiting
+        return self._current
 
     def forget(self, session: OpenedSession) -> None:
         """It has run out: the next operation opens another."""
@@ -179,6 +178,27 @@ class Session:
 
     def _is_stale(self, session: OpenedSession) -> bool:
         return self.runtime.clock.seconds() - session.kept_at > session.lease_seconds
+
+    async def _open_for_all(self) -> None:
+        """Once for everybody who waits: there may be hundreds, and all go on, or fail, together."""
+        while self._waiting:
+            outcome: Failure | None = None
+            try:
+                await self._renew_or_open()
+            except GridError:
+                outcome = Failure()
+            waiting, self._waiting = self._waiting, []
+            for one in waiting:
+                if not one.called:
+                    one.callback(outcome)  # type: ignore[arg-type]  # a failure goes on as one
+
+    async def _renew_or_open(self) -> None:
+        if self._current is not None:
+            await self._keep(self._current)  # as after a sleep of this machine
+        if self._current is None:
+            self._current = await self._open()
+            if not len(self._tasks):
+                self._tasks.begin(self._keep_on())
 
     async def _open(self) -> OpenedSession:
         now = self.runtime.clock.seconds()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Iterable
 
 from filegrid.protocol.wire.health_pb2 import Event
@@ -26,7 +25,8 @@ class Chronicle:
         """Whether it is new."""
         if _key(event) in self._keys:
             return False
-        insort(self.events, event, key=_noted_at)
+        self.events.append(event)
+        self.events.sort(key=lambda one: one.at_ms)
         del self.events[: -self._most]
         self._keys = {_key(one) for one in self.events}
         last = self.last_verdict
@@ -39,7 +39,3 @@ def _key(event: Event) -> tuple[int, ...]:
     """There is one leader to an epoch; a verdict has the time that its coordinator gave it."""
     is_verdict = event.kind == Event.KIND_VERDICT
     return (event.kind, event.epoch, event.at_ms if is_verdict else 0)
-
-
-def _noted_at(event: Event) -> int:
-    return event.at_ms

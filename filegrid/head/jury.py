@@ -12,7 +12,7 @@ from filegrid.election.chronicle import Chronicle
 from filegrid.election.events import Suspect
 from filegrid.election.opinion import FRESH_SECONDS, Opinion, Opinions
 from filegrid.election.quorum import Member
-from filegrid.errors import GridError, NotPermitted, Unavailable
+from filegrid.errors import GridError, NotPermitted
 from filegrid.model import Peer
 from filegrid.net.council import Council
 from filegrid.net.link import Caller, Link
@@ -137,23 +137,22 @@ class Jury:
         return [(name, one.probe.certificate_expires_ms) for name, one in self._jurors.items()]
 
     async def get_events(self, caller: Caller, request: Message) -> wire.Events:
-        """What all health nodes keep together."""
+        """What all health nodes keep together, and this head remembers."""
         assert isinstance(request, wire.GetEvents)
         links = [juror.link for juror in self._jurors.values() if juror.link.alive]
-        if self._peers and not links:
-            raise Unavailable(
-                "no health node can be reached, and they keep the events",
-                advice="start them; see filegrid status",
-            )
-        told = await gather(_ask(link, request) for link in links)
+        told = [one for one in await gather(_ask(link, request) for link in links) if one]
+        noted = [*self.verdicts, *(event for one in told for event in one.events)]
         # Each noted an election when it saw it: the first note is the nearest to the truth.
-        noted = sorted((event for events in told for event in events), key=lambda one: one.at_ms)
-        return wire.Events(events=Chronicle(noted, most=MOST_EVENTS).events)
+        noted.sort(key=lambda one: one.at_ms)
+        return wire.Events(
+            events=Chronicle(noted, most=MOST_EVENTS).events,
+            incomplete=len(told) < len(self._peers),
+        )
 
 
-async def _ask(link: Link, request: wire.GetEvents) -> Sequence[wire.Event]:
+async def _ask(link: Link, request: wire.GetEvents) -> wire.Events | None:
     try:
-        return (await link.call(request, wire.Events, timeout_seconds=EVENTS_SECONDS)).events
+        return await link.call(request, wire.Events, timeout_seconds=EVENTS_SECONDS)
     except GridError as error:
         _log.info("{peer} did not tell its events: {error}", peer=link.peer, error=error)
-        return []
+        return None

@@ -25,20 +25,26 @@ ANSWER_SECONDS = 5.0
 AGAIN_SECONDS = 0.05
 """After a failure; a head that comes back is behind no longer than that."""
 
+OBEY_SECONDS = 0.005
+"""A head that does not obey yet is about to hear who was elected; then all wait for it."""
+
 TELL_SECONDS = 0.02
-"""After which followers learn of a commit that no later entry told them of."""
+"""After which followers learn of a commit that no later entry told them of. Entries never wait."""
 
 _log = Logger()
 
 
 @dataclass(slots=True)
 class _Peer:
-    """:ivar matched: the other's log is ours up to here, on its stable storage."""
+    """:ivar matched: the other's log is ours up to here, on its stable storage.
+    :ivar again_seconds: after which one that does not obey is asked again.
+    """
 
     member: Member
     next_index: int
     matched: int = 0
     told_commit: int = 0
+    again_seconds: float = OBEY_SECONDS
 
 
 def committed(matched: dict[Member, int], voters: Collection[Member]) -> int:
@@ -100,19 +106,24 @@ class Shipping:
         self.tell()
 
     def tell(self) -> None:
-        """There is something new: entries, or a commit."""
+        """There is something new to ship."""
         self.count()
-        news, self._news = self._news, []
-        for one in news:
-            one.callback(None)
+        self._wake()
 
     def count(self) -> None:
         """See what a majority holds by now."""
         matched = {member: peer.matched for member, peer in self._peers.items()}
         matched[self._me] = self._log.position.index
         index = committed(matched, self._log.voters)
-        if index >= self._first_index and not self._ended:
+        if max(self._first_index, self._log.commit_index + 1) <= index and not self._ended:
             self._log.commit_to(index)
+            self._wake()
+
+    def _wake(self) -> None:
+        news, self._news = self._news, []
+        for one in news:
+            if not one.called:
+                one.callback(None)
 
     def end(self) -> None:
         """Count nothing any more: from now on the log here may be another leader's."""
@@ -128,18 +139,30 @@ class Shipping:
             if link is None:
                 await self._runtime.sleep(AGAIN_SECONDS)
                 continue
-            if peer.next_index > self._log.last_index:
-                if peer.told_commit >= self._log.commit_index and peer.matched:
-                    news: Deferred[None] = Deferred(self._news.remove)
-                    self._news.append(news)
-                    await news
-                if peer.next_index > self._log.last_index and peer.matched:
-                    await self._runtime.sleep(TELL_SECONDS)
+            if peer.matched and peer.next_index > self._log.last_index:
+                if not await self._rest(peer):
+                    continue
             try:
                 await self._send(link, peer)
             except GridError as error:
                 _log.info("{peer} does not follow yet: {error}", peer=peer.member, error=error)
                 await self._runtime.sleep(AGAIN_SECONDS)
+
+    async def _rest(self, peer: _Peer) -> bool:
+        """Wait for news; returns whether a commit is to be told that no entry told in time."""
+        news: Deferred[None] = Deferred(lambda _: None)
+        self._news.append(news)
+        if peer.told_commit >= self._log.commit_index:
+            await news
+            return False
+        timer = self._runtime.clock.callLater(TELL_SECONDS, news.callback, None)
+        try:
+            await news
+        finally:
+            is_due = not timer.active()
+            if not is_due:
+                timer.cancel()
+        return is_due
 
     async def _send(self, link: Link, peer: _Peer) -> None:
         try:
@@ -169,7 +192,8 @@ class Shipping:
             request.entries.append(entry)
         answer = await link.call(request, wire.Appended, timeout_seconds=ANSWER_SECONDS)
         if not answer.obeyed:
-            await self._runtime.sleep(AGAIN_SECONDS)  # the election tells who is right
+            await self._runtime.sleep(peer.again_seconds)  # the election tells who is right
+            peer.again_seconds = min(2 * peer.again_seconds, AGAIN_SECONDS)
         elif answer.accepted:
             peer.matched = max(peer.matched, answer.last_index)
             peer.next_index = answer.last_index + 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from filegrid.election.opinion import Opinions
 from filegrid.election.quorum import Member
 
-HOLD_SECONDS = 0.2
+HOLD_SECONDS = 0.15
 """For so long a majority must be of one opinion: what one look shows may be a hiccup."""
 
 QUIET_SECONDS = 10.0
@@ -41,9 +41,14 @@ class Deliberation:
         """A verdict on this head came, from here or from another coordinator."""
         self._given_at[head] = now
 
-    def decide(self, opinions: Opinions, now: float) -> Verdict | None:
-        """A verdict that is to be given now; asked for some times a second."""
+    def decide(self, opinions: Opinions, newest_epoch: int, now: float) -> Verdict | None:
+        """A verdict that is to be given now; asked for some times a second.
+
+        :param newest_epoch: of the heads, as is known here: over those before it nobody sits.
+        """
         reign = opinions.condemned(now)
+        if reign is not None and reign[1] < newest_epoch:
+            reign = None
         if reign != self._reign:
             self._reign, self._since = reign, now
         if reign is None or now - self._since < HOLD_SECONDS or not self._is_calm(reign[0], now):

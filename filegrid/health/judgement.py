@@ -104,9 +104,10 @@ class Judge:
         if self._reign is None:
             return None
         leader, epoch = self._reign
-        if len(self._able(leader)) < self._majority:
+        evidence = self._evidence(leader)
+        if evidence and len(self._able(leader)) < self._majority:
             return None
-        return Opinion(leader=leader, epoch=epoch, evidence=self._evidence(leader))
+        return Opinion(leader=leader, epoch=epoch, evidence=evidence)
 
     def _able(self, leader: Member) -> Collection[str]:
         """The heads that could elect another one."""
@@ -129,11 +130,11 @@ class Judge:
         if head is None or head.answer.member != leader or head.answer.leader != leader:
             return ""  # not met yet, or it leads no more
         answer = head.answer
-        if answer.disk_waits_seconds >= self._stuck_seconds:
-            return f"a write to its log has not ended after {answer.disk_waits_seconds:.1f} s"
         stuck = self._ran - max(head.moved_at, self._reign_at)
-        if stuck < self._stuck_seconds:
+        if max(stuck, answer.disk_waits_seconds) < self._stuck_seconds:
             return ""
+        if answer.disk_waits_seconds >= self._stuck_seconds / 2:
+            return f"a write to its log has not ended after {answer.disk_waits_seconds:.1f} s"
         if not answer.serves:
             return f"it leads and has served nothing for {stuck:.1f} s"
         waiting = answer.last_index - answer.applied_index

@@ -218,12 +218,15 @@ class HealthNode:
         if self._judge.reign is not None and self._judge.reign != self._noted_reign:
             self._noted_reign = leader, epoch = self._judge.reign
             self._note(wire.Event.KIND_ELECTION, leader.name, epoch)
-        if self.coordinates:
-            verdict = self._deliberation.decide(self._opinions, now)
-            if verdict is not None:
-                self._give(verdict)
+        self._deliberate(now)
         self._probing.turn()
         self._council.tell(self._probe())
+
+    def _deliberate(self, now: float) -> None:
+        if self.coordinates and self._noted_reign is not None:
+            verdict = self._deliberation.decide(self._opinions, self._noted_reign[1], now)
+            if verdict is not None:
+                self._give(verdict)
 
     def _give(self, verdict: Verdict) -> None:
         given = self._event(wire.Event.KIND_VERDICT, verdict.leader.name, verdict.epoch)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
 
 from filegrid.chunk.service import ChunkServer, open_chunk_server
@@ -33,6 +33,11 @@ PORT = 7000
 
 START_SECONDS = 30.0
 """Within this a grid takes writes, or something is wrong."""
+
+_LAST_WORDS_SECONDS = 0.01
+
+_LATE_TIMERS_SECONDS = 0.002
+"""Within this what waited for a process that was stopped has come to it."""
 
 SMALL_CHUNK_BYTES = 256 * 1024
 """Files of some chunks are small then, and a run is quick."""
@@ -86,7 +91,10 @@ class Machine:
         """End the node in good order."""
         node, self.node = self.node, None
         assert node is not None
-        return Deferred.fromCoroutine(node.stop()).addCallback(lambda _: self._end())
+        stopped = Deferred.fromCoroutine(node.stop())
+        # What it said last is on its way, and arrives though its process has ended.
+        stopped.addCallback(lambda _: deferLater(self._grid.clock, _LAST_WORDS_SECONDS))
+        return stopped.addCallback(lambda _: self._end())
 
     def kill(self) -> None:
         """As kill -9: what was written stays written."""
@@ -104,10 +112,17 @@ class Machine:
         self._clock.pause()
         self._grid.network.pause(self.name)
 
-    def resume(self) -> None:
-        """Go on: all that came due meanwhile runs at once, before anything that came."""
-        assert self._clock is not None
-        self._clock.resume()
+    def resume(self, *, data_first: bool = False) -> None:
+        """Go on: all that came due meanwhile runs at once, before anything that came, or after.
+
+        Both happen: a process may be stopped while it waits for data, or anywhere else.
+        """
+        clock = self._clock
+        assert clock is not None
+        if data_first:
+            self._grid.clock.callLater(_LATE_TIMERS_SECONDS, clock.resume)
+        else:
+            clock.resume()
         self._grid.network.resume(self.name)
 
     def hang_disk(self) -> None:

@@ -20,6 +20,10 @@ WORK_SECONDS = 0.0001
 
 _FAR_SECONDS = 1e9
 
+_buried: list[object] = []
+"""What processes that were killed were waiting for. A coroutine that the garbage collector finds
+runs its `finally` blocks, and what waited for those goes on: the dead would walk."""
+
 
 @implementer(IReactorTime)
 class ProcessClock:
@@ -29,6 +33,7 @@ class ProcessClock:
         self._clock = clock
         self._calls: set[IDelayedCall] = set()
         self._held: list[tuple[float, IDelayedCall]] = []
+        self._paused = False
         self._ended = False
 
     def seconds(self) -> float:
@@ -45,6 +50,7 @@ class ProcessClock:
 
         call = self._clock.callLater(delay, run)
         if self._ended:
+            _buried.append(run)
             call.cancel()
         else:
             self._calls.add(call)
@@ -57,6 +63,9 @@ class ProcessClock:
 
     def pause(self) -> None:
         """As SIGSTOP: no timer runs, and time goes on."""
+        if self._paused:
+            return
+        self._paused = True
         self._held = sorted(
             ((call.getTime(), call) for call in self._calls if call.active()),
             key=lambda one: one[0],
@@ -68,7 +77,9 @@ class ProcessClock:
     def resume(self) -> None:
         """As SIGCONT: what came due meanwhile runs at once, in the order of its times."""
         now, held = self.seconds(), self._held
-        self._held = []
+        self._paused, self._held = False, []
+        if self._ended:
+            return
         for place, (due_at, call) in enumerate(held):
             if call.active():
                 call.reset(max(due_at - now, place * 1e-9))
@@ -80,6 +91,7 @@ class ProcessClock:
         self._held = []
         for call in self._calls:
             if call.active():
+                _buried.append(getattr(call, "func", None))
                 call.cancel()
         self._calls.clear()
 

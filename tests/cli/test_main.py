@@ -167,14 +167,12 @@ class NodesTests(SynchronousTestCase):
         self.assertEqual(code, 0, said)
         document = json.loads(said)
         self.assertEqual(document["grid"], str(self.folder / "grid.toml"))
-        self.assertEqual(
-            [n["name"] for n in document["nodes"]],
-            ["head-1", "head-2", "head-3", "chunk-1", "chunk-2"],
-        )
+        counts = (("head", 3), ("health", 3), ("chunk", 2))
+        names = [f"{role}-{n + 1}" for role, count in counts for n in range(count)]
+        self.assertEqual([n["name"] for n in document["nodes"]], names)
         code, said = self.invoke("up")
         self.assertIn(f"export FILEGRID_GRID={self.folder}/grid.toml", said)
-        names = ("head-1", "head-2", "head-3", "chunk-1", "chunk-2")
-        self.assertEqual(started, [names] * 2)
+        self.assertEqual(started, [tuple(names)] * 2)
         self.assertEqual(self.invoke("up", "--chunk-servers", "3")[0], 2)
 
 

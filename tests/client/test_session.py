@@ -200,6 +200,26 @@ class SeveralHeads(SessionCase):
 
 
 class Changes(SessionCase):
+    def test_hundreds_at_once(self) -> None:
+        """However many wait for the first session, it is opened once, and all go on."""
+        self.head.script["make_folder"] = in_turn(NODE)
+        changes = [self.make() for _ in range(500)]
+        self.world.advance(1)
+        for change in changes:
+            self.successResultOf(change)
+        self.assertEqual(len(self.head.asked("open_session")), 1)
+
+    def test_hundreds_fail_together(self) -> None:
+        """Where no session comes, nobody waits for the patience of all the others."""
+        self.head.kill()
+        changes = [self.make() for _ in range(500)]
+        cancelled = changes.pop(7)
+        cancelled.cancel()
+        self.failureResultOf(cancelled)
+        self.world.advance(31)
+        for change in changes:
+            self.failureResultOf(change, Unavailable)
+
     def test_same_sequence(self) -> None:
         """Every try at one change is the same change to the head; the next is another."""
         self.head.script["make_folder"] = in_turn(

@@ -130,7 +130,7 @@ class LocalGridTests(SynchronousTestCase):
     def test_life(self) -> None:
         """A grid is made, started, loses a node, gets it back, and is stopped."""
         grid = LocalGrid(self.mktemp(), [sys.executable, "-c", TWISTD])
-        grid.make(Shape(chunk_servers=1))
+        grid.make(Shape(heads=1, health=0, chunk_servers=1))
         for name in grid.nodes:
             self.addCleanup(grid.kill, name)
         grid.start(*grid.nodes)

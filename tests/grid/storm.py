@@ -37,46 +37,59 @@ class Broken(AssertionError):
 
 
 class Storm:
-    """Some clients and much misfortune; :meth:`run` raises :class:`Broken`."""
+    """Some clients and much misfortune; raises :class:`Broken` where users see what they may not."""
 
     def __init__(self, seed: int, *, heads: int = 3, clients: int = 3) -> None:
         self.random = random.Random(seed)
         self.grid = SimulatedGrid(seed=seed, heads=heads, chunk_servers=4, racks=2)
         self.history: list[str] = []
+        self._working: list[Deferred[None]] = []
+        self._failures: list[Any] = []
         self.operations = 0
         self.striking = False
         self._strikes_per_second = self.random.choice((0.7, 0.7, 2.0))
         self._latency_seconds = self.random.choice((_CALM_LATENCY_SECONDS, 0.002, 0.01))
         self._work_seconds = self.random.choice((0.0001, 0.001, 0.005, 0.02))
         self._wiped = False
-        self._served_epoch = 0
         self.grid.start()
         self.grid.advance(1)  # until everybody knows that everybody has a vote
         self.clients = [Client(self, number) for number in range(clients)]
 
     # The world
 
-    def run(self) -> None:
-        working = [Deferred.fromCoroutine(client.work()) for client in self.clients]
-        failures: list[Any] = []
-        for one in working:
-            one.addErrback(failures.append)
+    def begin(self) -> None:
+        """From now on the clients are at work."""
+        self._working = [Deferred.fromCoroutine(client.work()) for client in self.clients]
+        for one in self._working:
+            one.addErrback(self._failures.append)
+
+    def rage(self, seconds: float) -> None:
+        """Break things by chance, for so long."""
         self.striking = True
         self.grid.work_seconds = self._work_seconds
         for machine in self.grid.machines:
             self._delay(machine, self._latency_seconds)
         self._next()
-        self.pass_time(STORM_SECONDS, lambda: bool(failures))
+        self.pass_time(seconds)
         self.striking = False
+
+    def finish(self) -> None:
+        """Mend everything; then all promises must have been kept.
+
+        :raises Broken: where one was not.
+        """
         self.heal()
         for client in self.clients:
             client.stopping = True
-        self.pass_time(CALM_SECONDS, lambda: all(one.called for one in working))
-        if failures:
-            failures[0].raiseException()
-        if not all(one.called for one in working):
+        self.pass_time(CALM_SECONDS, lambda: all(one.called for one in self._working))
+        if not all(one.called for one in self._working):
             raise Broken("clients are still waiting long after the storm")
         self._check_end()
+
+    @property
+    def longest_pause(self) -> float:
+        """That a client saw in one operation, in seconds."""
+        return max(client.longest_pause for client in self.clients)
 
     def pass_time(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         """Event by event, looking each time whether two heads lead."""
@@ -85,6 +98,10 @@ class Storm:
         while clock.calls and clock.calls[0].getTime() <= end and not until():
             clock.advance(max(0.0, clock.calls[0].getTime() - clock.seconds()))
             self._look()
+            if self._failures:
+                self._failures[0].raiseException()
+        if not until():
+            clock.advance(max(0.0, end - clock.seconds()))
 
     def _look(self) -> None:
         leading = [
@@ -149,6 +166,7 @@ class Storm:
     def restart(self, machine: Machine) -> None:
         if machine.node is None:
             self.note(f"start {machine.name}")
+            machine.disk.heal()
             machine.start()
 
     def _kill(self, machine: Machine) -> None:
@@ -229,7 +247,7 @@ class Storm:
 
     def _resume(self, machine: Machine) -> None:
         self.note(f"resume {machine.name}")
-        machine.resume()
+        machine.resume(data_first=self.random.random() < 0.5)
 
     def _slow(self, machine: Machine) -> None:
         self.note(f"slow {machine.name}")
@@ -505,10 +523,15 @@ class Client:
 
 
 def endure(seed: int, *, heads: int = 3) -> Storm:
+    """A whole storm, and the calm after it.
+
+    :raises Broken: with what happened before, where a promise was not kept.
+    """
     storm = Storm(seed, heads=heads)
     try:
-        storm.run()
-    except Exception as error:
-        error.args = (f"seed {seed}: {error}\n" + "\n".join(storm.history[-40:]), *error.args[1:])
-        raise
+        storm.begin()
+        storm.rage(STORM_SECONDS)
+        storm.finish()
+    except Broken as error:
+        raise Broken(f"seed {seed}: {error}\n" + "\n".join(storm.history[-40:])) from error
     return storm

@@ -18,7 +18,7 @@ from filegrid.head.headlog import HeadLog
 from filegrid.head.journal import Journal
 from filegrid.head.namespace import Namespace
 from filegrid.protocol.wire import journal_pb2 as journal
-from filegrid.protocol.wire.replication_pb2 import AppendEntries, Appended
+from filegrid.protocol.wire.replication_pb2 import Appended, AppendEntries
 from filegrid.simulation.disk import SimulatedDisk
 from tests.head.lanes import SteppedThreads, runtime_of
 
@@ -115,6 +115,19 @@ class Following(HeadLogTestCase):
         self.assertEqual(self.log.commit_index, 2)
         self.assertEqual(self.accept(message(5, 1, commit=5)), 5)
         self.assertEqual(self.applied, [1, 2, 3, 4, 5])
+
+    def test_acknowledged_when_durable(self) -> None:
+        """Nothing is acknowledged, nor offered to elections, before it is on stable storage."""
+        self.threads.stepped = True
+        answer = self.begin(message(0, 0, entries(1, 3), commit=3))
+        again = self.begin(message(0, 0, entries(1, 3), commit=3))
+        self.assertNoResult(answer)
+        self.assertNoResult(again)
+        self.assertEqual(self.log.position, LogPosition())
+        self.threads.step("journal")
+        self.assertTrue(self.successResultOf(answer).accepted)
+        self.assertTrue(self.successResultOf(again).accepted)
+        self.assertEqual(self.log.position, LogPosition(1, 3))
 
     def test_gap(self) -> None:
         """What would leave a gap is refused, with the end of the log as the place to go on."""

@@ -107,7 +107,7 @@ class Groups(LedgerTestCase):
         self.assertEqual(self.groups, [[4], [*range(5, 13)]])
 
     def test_pipeline(self) -> None:
-        """The next group is written while the one before it is applied, and applied after it."""
+        """Groups are written while those before them are applied, and applied in their order."""
         self.threads.stepped = True
         first = self.begin(self.command(1))
         second = self.begin(self.command(2))
@@ -115,12 +115,13 @@ class Groups(LedgerTestCase):
         self.assertEqual((self.threads.waiting("journal"), self.threads.waiting("state")), (1, 1))
         self.threads.step("journal")
         third = self.begin(self.command(3))
-        self.assertEqual((self.threads.waiting("journal"), self.threads.waiting("state")), (0, 1))
+        self.assertEqual((self.threads.waiting("journal"), self.threads.waiting("state")), (1, 1))
         self.threads.step("state")
         self.successResultOf(first)
         self.assertNoResult(second)
         self.threads.step("state")
         self.successResultOf(second)
+        self.assertNoResult(third)
         self.threads.step("journal")
         self.threads.step("state")
         self.successResultOf(third)
