@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from filegrid.chunk.service import ChunkServer, open_chunk_server
@@ -23,6 +23,7 @@ from filegrid.head.service import Head, open_head
 from filegrid.health.service import HealthNode, open_health_node
 from filegrid.model import Address, Identity, Peer, Role
 from filegrid.runtime import Runtime
+from filegrid.simulation.clock import SimulatedClock
 from filegrid.simulation.disk import SimulatedDisk
 from filegrid.simulation.network import SimulatedNetwork
 from filegrid.simulation.process import WORK_SECONDS, ProcessClock, SimulatedThreads
@@ -164,7 +165,7 @@ class SimulatedGrid:
         **settings: int,
     ) -> None:
         self.random = random.Random(seed)
-        self.clock = Clock()
+        self.clock = SimulatedClock()
         self.work_seconds = WORK_SECONDS
         self.network = SimulatedNetwork(self.clock, random.Random(self.random.getrandbits(64)))
         self.grid_settings = GridSettings(**{"chunk_bytes": SMALL_CHUNK_BYTES, **settings})

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from filegrid.runtime import Threads
+from filegrid.simulation.clock import SimulatedClock
 
 T = TypeVar("T")
 
@@ -29,9 +30,9 @@ runs its `finally` blocks, and what waited for those goes on: the dead would wal
 class ProcessClock:
     """The grid's clock as one process sees it; when the process ends, its timers are gone."""
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: SimulatedClock) -> None:
         self._clock = clock
-        self._calls: set[IDelayedCall] = set()
+        self._calls: dict[IDelayedCall, None] = {}  # in order, so that every run is alike
         self._held: list[tuple[float, IDelayedCall]] = []
         self._paused = False
         self._ended = False
@@ -45,7 +46,7 @@ class ProcessClock:
         call: IDelayedCall
 
         def run() -> None:
-            self._calls.discard(call)
+            self._calls.pop(call, None)
             callable(*args, **kwargs)
 
         call = self._clock.callLater(delay, run)
@@ -53,9 +54,9 @@ class ProcessClock:
             _buried.append(run)
             call.cancel()
         else:
-            self._calls.add(call)
+            self._calls[call] = None
             if len(self._calls) > 64 and len(self._calls) % 64 == 0:
-                self._calls = {one for one in self._calls if one.active()}
+                self._calls = {one: None for one in self._calls if one.active()}
         return call
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
@@ -72,7 +73,7 @@ class ProcessClock:
         )
         for _, call in self._held:
             call.delay(_FAR_SECONDS)
-        self._clock.callLater(0, lambda: None)  # twisted's Clock sorts its calls only then
+        self._clock.sort()
 
     def resume(self) -> None:
         """As SIGCONT: what came due meanwhile runs at once, in the order of its times."""
@@ -83,7 +84,7 @@ class ProcessClock:
         for place, (due_at, call) in enumerate(held):
             if call.active():
                 call.reset(max(due_at - now, place * 1e-9))
-        self._clock.callLater(0, lambda: None)
+        self._clock.sort()
 
     def end(self) -> None:
         """As when the process is killed: nothing of it runs any more."""

@@ -345,9 +345,7 @@ class Storm:
         leader = self.grid.leader()
         if leader is None or not isinstance(leader.node, Head):
             return False
-        voters = {
-            (member.name, member.incarnation): member for member in leader.node._log.voters
-        }
+        voters = {(member.name, member.incarnation): member for member in leader.node._log.voters}
         here = {
             (one.name, one.node._council.me.incarnation)
             for one in self.grid.heads

@@ -262,7 +262,9 @@ class Disobeying(HeadLogTestCase):
 
 
 class Leading(HeadLogTestCase):
-    def append(self, new: Sequence[journal.Entry], leads: Callable[[], bool] = yes) -> Deferred[None]:
+    def append(
+        self, new: Sequence[journal.Entry], leads: Callable[[], bool] = yes
+    ) -> Deferred[None]:
         return Deferred.fromCoroutine(self.log.append(new, leads))
 
     def test_shipped_before_durable(self) -> None:

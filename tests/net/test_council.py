@@ -141,9 +141,7 @@ class CouncilTests(unittest.SynchronousTestCase):
         self.council.handle(Received(C, PreVote(2)))
         self.assertEqual(self.messages(VoteRequest), [])
         self.threads.step("ballot")
-        self.assertEqual(
-            self.messages(VoteRequest), [(B, Ballot(2, A)), (C, Ballot(2, A))]
-        )
+        self.assertEqual(self.messages(VoteRequest), [(B, Ballot(2, A)), (C, Ballot(2, A))])
         self.assertEqual(self.part.told, [])
         self.council.handle(Received(C, Vote(2)))
         self.assertEqual(self.part.told, [("lead", 2)])
