@@ -37,6 +37,20 @@ def _find_sync_file_range() -> Callable[[int, int, int, int], int] | None:
 _sync_file_range = _find_sync_file_range()
 
 
+def pwrite_all(fd: int, pieces: Sequence[Bytes], offset: int) -> None:
+    """Write all pieces, one after the other, from `offset` on, in as few calls as that takes."""
+    left = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
+    first = 0
+    while first < len(left):
+        count = os.pwritev(fd, left[first : first + _MOST_PIECES], offset)
+        offset += count
+        while first < len(left) and count >= len(left[first]):
+            count -= len(left[first])
+            first += 1
+        if count:  # a short write ended inside this piece
+            left[first] = left[first][count:]
+
+
 class RealFile:
     """An open file of the machine."""
 
@@ -44,16 +58,7 @@ class RealFile:
         self._fd = fd
 
     def pwrite(self, pieces: Sequence[Bytes], offset: int) -> None:
-        left = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
-        first = 0
-        while first < len(left):
-            count = os.pwritev(self._fd, left[first : first + _MOST_PIECES], offset)
-            offset += count
-            while first < len(left) and count >= len(left[first]):
-                count -= len(left[first])
-                first += 1
-            if count:  # a short write ended inside this piece
-                left[first] = left[first][count:]
+        pwrite_all(self._fd, pieces, offset)
 
     def pread(self, length: int, offset: int) -> bytes:
         data = os.pread(self._fd, length, offset)

@@ -19,8 +19,14 @@ from filegrid.protocol.connection import DataReceived
 from filegrid.protocol.wire.frame_pb2 import Data
 from filegrid.runtime import Threads, Transport
 
-MOST_QUEUED_BYTES = 4 * 1024 * 1024
+WRITE_BYTES = 1024 * 1024
+"""Written by one call of a thread; less, and handing over costs more than the work."""
+
+MOST_QUEUED_BYTES = 2 * WRITE_BYTES
 """Pieces waiting for the disk, above which the source is paused."""
+
+FRAME_BYTES = 512 * 1024
+"""Passed on as one frame; a larger one would only be cut again on its way."""
 
 SILENCE_SECONDS = 30.0
 """A source that sends nothing for so long, though nobody holds it, has left its chunk."""
@@ -64,7 +70,8 @@ class Intake:
             self._complete, self._digest = True, Digest(data.digest)
         if self._forward is not None:
             self._forward.pass_on(data.piece, last=data.last, digest=data.digest)
-        self._wake()
+        if self._complete or self._queued_bytes >= WRITE_BYTES:
+            self._wake()
 
     def data_lost(self, error: GridError) -> None:
         if not self._complete:
@@ -113,7 +120,7 @@ class Intake:
 
     async def _next_batch(self) -> list[memoryview]:
         """All that waits for the disk; empty once everything was written."""
-        while not self._queue and not self._complete and self._error is None:
+        while self._queued_bytes < WRITE_BYTES and not self._complete and self._error is None:
             self._waiting = Deferred()
             await self._waiting
         if self._error is not None:
@@ -141,13 +148,19 @@ class Intake:
 
 
 class Forward:
-    """The next server of the pipeline, as one consumer of an intake."""
+    """The next server of the pipeline, as one consumer of an intake.
+
+    What comes in one turn of the reactor goes on as one frame.
+    """
 
     def __init__(self, link: Link, exchange: Exchange) -> None:
         self._link = link
         self._exchange = exchange
         self._brake: Brake | None = None
         self._lever: Lever | None = None
+        self._gathered: list[memoryview] = []
+        self._gathered_bytes = 0
+        self._flush: IDelayedCall | None = None
 
     def start(self, brake: Brake) -> None:
         """From now on the next server's flow holds the brake."""
@@ -157,8 +170,22 @@ class Forward:
         self._exchange.answer.addBoth(self._let_go)
 
     def pass_on(self, piece: memoryview, *, last: bool, digest: bytes) -> None:
+        self._gathered.append(piece)
+        self._gathered_bytes += len(piece)
+        if last or self._gathered_bytes >= FRAME_BYTES:
+            self._send(last=last, digest=digest)
+        elif self._flush is None:
+            self._flush = self._link.clock.callLater(0, self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._flush = None
+        if self._gathered:
+            self._send()
+
+    def _send(self, *, last: bool = False, digest: bytes = b"") -> None:
+        gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
         if not self._exchange.answer.called and self._link.alive:
-            self._exchange.write(piece, last=last, digest=digest)
+            self._exchange.write(gathered, last=last, digest=digest)
 
     def _let_go(self, result: object) -> object:
         """Answered or failed: whatever it held runs on without it."""

@@ -30,8 +30,12 @@ from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.protocol.wire import frame_pb2, head_pb2
 from filegrid.runtime import Runtime
 
-PIECE_BYTES = 256 * 1024
-"""Read and sent at once: it stays in the processor's cache between the disk and the cipher."""
+PIECE_BYTES = 512 * 1024
+"""Sent as one frame."""
+
+BATCH_BYTES = 512 * 1024
+"""Read by one call of a thread; less, and handing over costs more than the work. A transfer holds
+two."""
 
 MOST_TRANSFERS = 128
 """At once; each may hold some MiB. The next is answered "busy"."""
@@ -185,15 +189,25 @@ class Transfers:
         if not request.without_digests:
             digests = await run(self._store.block_digests, chunk)
             await caller.send(digests, frame_pb2.Data.SECTION_BLOCK_DIGESTS)
+        await self._send_content(caller, chunk, request.offset, request.offset + request.length)
+
+    async def _send_content(self, caller: Caller, chunk: Chunk, offset: int, end: int) -> None:
+        """While one batch goes out, the next is read."""
+        if offset == end:
+            return
+        run = self._runtime.threads.run
         reader = await run(self._store.open_reader, chunk)
+        batch = run(reader.pread, min(BATCH_BYTES, end - offset), offset)
         try:
-            offset, end = request.offset, request.offset + request.length
             while offset < end:
-                piece = await run(reader.pread, min(PIECE_BYTES, end - offset), offset)
-                await caller.send(piece)
-                offset += len(piece)
+                view = memoryview(await batch)
+                offset += len(view)
+                if offset < end:
+                    batch = run(reader.pread, min(BATCH_BYTES, end - offset), offset)
+                for start in range(0, len(view), PIECE_BYTES):
+                    await caller.send(view[start : start + PIECE_BYTES])
         finally:
-            reader.close()
+            batch.addBoth(lambda _: reader.close())
 
     async def inspect(self, caller: Caller, request: Message) -> wire.Inspected:
         """Where a replica lies and, where asked, whether all of it is as it should be."""

@@ -34,8 +34,8 @@ class ChunkReader:
         self._failed: dict[str, GridError] = {}
         self._transfer: ReplicaRead | None = None
 
-    async def next(self) -> memoryview:
-        """The next bytes; empty at the end.
+    async def next(self) -> list[memoryview]:
+        """The next bytes, in one or more pieces; none at the end.
 
         :raises IntegrityError: where every replica is corrupt.
         :raises Unavailable: where none could be read while the patience lasted.
@@ -52,13 +52,12 @@ class ChunkReader:
                 self._lost(transfer, error)
                 continue
             self._patience.renew()
-            skip = self._at % BLOCK_BYTES
-            piece = blocks[skip : skip + self._end - self._at]
-            self._at += len(piece)
+            pieces = _part(blocks, self._at % BLOCK_BYTES, self._end - self._at)
+            self._at += sum(len(piece) for piece in pieces)
             if self._at == self._end:
                 self._transfer = None
-            return piece
-        return memoryview(b"")
+            return pieces
+        return []
 
     def close(self) -> None:
         """Nothing more is wanted."""
@@ -138,3 +137,15 @@ class ChunkReader:
     def _why(self) -> str:
         reasons = "; ".join(f"{server}: {error.what}" for server, error in self._failed.items())
         return f"no replica of chunk {self._index} can be read ({reasons or 'none is known'})"
+
+
+def _part(pieces: list[memoryview], skip: int, most: int) -> list[memoryview]:
+    """What the pieces hold behind the first `skip` bytes, up to `most` bytes of it."""
+    part = []
+    for piece in pieces:
+        wanted = piece[skip : skip + most]
+        skip = max(0, skip - len(piece))
+        most -= len(wanted)
+        if wanted:
+            part.append(wanted)
+    return part

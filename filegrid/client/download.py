@@ -60,10 +60,11 @@ async def _fill(runtime: Runtime, content: Content, target: LocalTarget, moved: 
         reader = content.chunk_reader(index)
         offset = index * content.stat.chunk_bytes
         try:
-            while piece := await reader.next():
-                await runtime.threads.run(target.write, piece, offset)
-                offset += len(piece)
-                moved(len(piece))
+            while pieces := await reader.next():
+                await runtime.threads.run(target.write, pieces, offset)
+                length = sum(len(piece) for piece in pieces)
+                offset += length
+                moved(length)
         except Exception:
             reader.close()
             raise

@@ -6,11 +6,12 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from filegrid.disk import pwrite_all
 from filegrid.errors import (
     AlreadyExists,
     DiskFailed,
@@ -157,13 +158,11 @@ class LocalTarget:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._fd = os.open(self._temporary, flags, 0o666)
 
-    def write(self, data: Bytes, offset: int) -> None:
+    def write(self, pieces: Sequence[Bytes], offset: int) -> None:
         """Nothing happens after :meth:`discard`: its caller may have been cancelled."""
         with self._lock, local_errors(self.path):
-            view = memoryview(data)
-            while view and self._fd >= 0:
-                written = os.pwrite(self._fd, view, offset)
-                view, offset = view[written:], offset + written
+            if self._fd >= 0:
+                pwrite_all(self._fd, pieces, offset)
 
     def publish(self) -> None:
         """Make the bytes durable and give them their name."""

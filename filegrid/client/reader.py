@@ -68,10 +68,10 @@ class Reader:
 
     async def _fetch(self, index: int, start: int, end: int) -> list[memoryview]:
         reader = self._open_chunk(index, start, end)
-        pieces = []
+        pieces: list[memoryview] = []
         try:
-            while piece := await reader.next():
-                pieces.append(piece)
+            while more := await reader.next():
+                pieces += more
         except Exception:
             reader.close()
             raise

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from twisted.internet.defer import Deferred
 
 from filegrid.client.access import Access
@@ -75,8 +73,10 @@ class ReplicaRead:
             raise
         exchange.answer.addCallbacks(self._answered, self._failed)
 
-    async def next(self) -> memoryview:
+    async def next(self) -> list[memoryview]:
         """The next whole blocks, verified. After the last ones the link is given back by itself.
+
+        They are as they came: their pieces begin and end anywhere.
 
         :raises IntegrityError: where they are not what was written.
         :raises GridError: where the transfer fails.
@@ -84,11 +84,12 @@ class ReplicaRead:
         verifier = await self._verify_digests()
         batch = await self._sink.take(self._end - self._offset)
         block = self._offset // BLOCK_BYTES
-        if len(batch) <= INLINE_BYTES:
-            verifier.check(block, batch)
+        length = sum(len(piece) for piece in batch)
+        if length <= INLINE_BYTES:
+            verifier.check(block, *batch)
         else:
-            await self._access.runtime.threads.run(verifier.check, block, batch)
-        self._offset += len(batch)
+            await self._access.runtime.threads.run(verifier.check, block, *batch)
+        self._offset += length
         self._settle()
         return batch
 
@@ -124,7 +125,7 @@ class _BlockSink:
         self._brake = Brake(source)
         self._digests = bytearray()
         self._digest_bytes = digest_bytes
-        self._pieces: deque[memoryview] = deque()
+        self._pieces: list[memoryview] = []
         self._waiting_bytes = 0
         self._coming_bytes = content_bytes
         self._error: GridError | None = None
@@ -167,23 +168,24 @@ class _BlockSink:
             await self._more()
         return bytes(self._digests)
 
-    async def take(self, left_bytes: int) -> memoryview:
+    async def take(self, left_bytes: int) -> list[memoryview]:
         """Whole blocks: a batch of them, or all that are left, or what came before a failure."""
         wanted = min(BATCH_BYTES, left_bytes)
         while self._waiting_bytes < wanted:
             if self._error is not None and self._waiting_bytes >= BLOCK_BYTES:
                 break
             await self._more()
-        length = self._waiting_bytes
-        if length < left_bytes:
-            length -= length % BLOCK_BYTES
-        data = memoryview(b"".join(self._pieces))
-        self._pieces.clear()
-        if length < len(data):
-            self._pieces.append(data[length:])
-        self._waiting_bytes -= length
+        over = 0 if self._waiting_bytes == left_bytes else self._waiting_bytes % BLOCK_BYTES
+        taken, self._pieces = self._pieces, []
+        self._waiting_bytes = over
+        while over and over >= len(taken[-1]):
+            over -= len(taken[-1])
+            self._pieces.insert(0, taken.pop())
+        if over:
+            self._pieces.insert(0, taken[-1][-over:])
+            taken[-1] = taken[-1][:-over]
         self._brake.release(self)
-        return data[:length]
+        return taken
 
     async def _more(self) -> None:
         """Return when something has come.

@@ -6,7 +6,7 @@ and the coroutines that answer calls.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -160,7 +160,7 @@ class Exchange:
 
     def write(
         self,
-        body: bytes | memoryview = b"",
+        body: bytes | memoryview | Sequence[memoryview] = b"",
         *,
         section: wire.Data.Section.ValueType = wire.Data.SECTION_CONTENT,
         last: bool = False,
@@ -288,7 +288,7 @@ class Link(TwistedProtocol):
     def send_data(
         self,
         call_id: int,
-        body: bytes | memoryview = b"",
+        body: bytes | memoryview | Sequence[memoryview] = b"",
         *,
         section: wire.Data.Section.ValueType = wire.Data.SECTION_CONTENT,
         last: bool = False,
@@ -364,7 +364,7 @@ class Link(TwistedProtocol):
         self._protocol.say_hello()
         self._flush_now()
 
-    def dataReceived(self, data: bytes) -> None:
+    def dataReceived(self, data: bytes) -> None:  # or a memoryview
         if self._closing is not None:
             return
         try:

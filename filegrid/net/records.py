@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from OpenSSL import SSL
 
@@ -17,7 +19,7 @@ from filegrid.runtime import Bytes
 
 _ffi, _lib = SSL._ffi, SSL._lib  # type: ignore[attr-defined]  # what pyOpenSSL itself calls
 
-BATCH_BYTES = 256 * 1024
+BATCH_BYTES = 512 * 1024
 """Read from a socket at once, decrypted at once: more falls out of the processor's cache."""
 
 SLAB_BYTES = BATCH_BYTES + 32 * 1024
@@ -29,8 +31,8 @@ SEND_BYTES = 128 * 1024
 VIEW_BYTES = 64 * 1024
 """Less than this is copied out, so that no view of a few bytes keeps a whole slab."""
 
-MOST_SPARE_SLABS = 16
-"""Kept for the next batch; above that number slabs are made and dropped as they are needed."""
+MOST_SPARE_SLABS = 64
+"""Kept to be used again; what is taken above that number is made and dropped."""
 
 
 class Slabs:
@@ -44,21 +46,26 @@ class Slabs:
         self.raw = bytearray(BATCH_BYTES)  # what one read of a socket fills, and is used up at once
 
     def take(self) -> bytearray:
-        """A slab of which nobody has a view."""
-        for _ in range(len(self._slabs)):
-            slab = self._slabs[0]
-            self._slabs.rotate(-1)
-            try:
-                slab.append(slab.pop())
-            except BufferError:
-                continue
-            self._slabs.rotate(1)  # the one used last is still in the processor's cache
-            return slab
+        """A slab of which nobody has a view; whoever takes no view leaves it to the next."""
+        slabs = self._slabs
+        if slabs and _is_free(slabs[-1]):
+            return slabs[-1]  # used last, and still in the processor's cache
+        if slabs and _is_free(slabs[0]):
+            slabs.rotate(-1)
+            return slabs[-1]
         slab = bytearray(SLAB_BYTES)
-        self._slabs.appendleft(slab)
-        if len(self._slabs) > MOST_SPARE_SLABS:
-            self._slabs.pop()
+        slabs.append(slab)
+        if len(slabs) > MOST_SPARE_SLABS:
+            slabs.popleft()
         return slab
+
+
+def _is_free(slab: bytearray) -> bool:
+    try:
+        slab.append(slab.pop())
+    except BufferError:
+        return False
+    return True
 
 
 class Records:
@@ -72,18 +79,23 @@ class Records:
         self.connection = connection
         self.ended = False
         self._ssl = connection._ssl
-        self._incoming = connection._into_ssl
         self._outgoing = connection._from_ssl
         self._slabs = slabs
         # Otherwise each call of SSL_write ends after one record.
         _lib.SSL_clear_mode(self._ssl, _lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
 
-    def feed(self, ciphertext: Bytes) -> None:
-        """Take what came from the peer, up to a batch; :meth:`decrypt` it before the next."""
+    @contextmanager
+    def feed(self, ciphertext: Bytes) -> Iterator[None]:
+        """Within it the handshake or :meth:`decrypt` uses up what came from the peer.
+
+        OpenSSL reads it where it lies, which is why it does so only within.
+        """
         with _ffi.from_buffer(ciphertext) as data:
-            count = _lib.BIO_write(self._incoming, data, len(ciphertext))
-        if count != len(ciphertext):
-            raise MemoryError("OpenSSL could not take the bytes")
+            self._read_from(_lib.BIO_new_mem_buf(data, len(ciphertext)))
+            try:
+                yield
+            finally:
+                self._read_from(_lib.BIO_new(_lib.BIO_s_mem()))
 
     def decrypt(self) -> Iterator[Bytes]:
         """Plaintext of all that was fed, in pieces of up to a slab.
@@ -125,6 +137,12 @@ class Records:
         with _ffi.from_buffer(slab) as target:
             count = _lib.BIO_read(self._outgoing, target, SLAB_BYTES)
         return memoryview(slab)[: max(0, count)]
+
+    def _read_from(self, incoming: Any) -> None:
+        if incoming == _ffi.NULL:
+            raise MemoryError("OpenSSL has no memory")
+        _lib.BIO_set_mem_eof_return(incoming, -1)  # at its end there is more to come
+        _lib.SSL_set_bio(self._ssl, incoming, self._outgoing)  # which frees the one before
 
     def _reason(self, count: int) -> SSL.Error | None:
         """Why there is no more plaintext; None where there may be some later."""

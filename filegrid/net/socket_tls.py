@@ -41,6 +41,10 @@ CLOSE_SECONDS = 5.0
 """A connection that is being closed, and moves nothing for so long, is dropped."""
 
 
+_MOST_SENT_BYTES = SEND_BYTES + 8 * 1024
+"""A rest as short as a frame's header goes out with what is before it."""
+
+
 @implementer(IPushProducer)
 class _Outflow:
     """What the byte transport below holds and releases."""
@@ -116,12 +120,12 @@ class TlsTransport(Protocol):
     def dataReceived(self, data: Bytes) -> None:
         view = memoryview(data)
         while view and self._below is not None and self._error is None:
-            self._records.feed(view[:BATCH_BYTES])
+            with self._records.feed(view[:BATCH_BYTES]):
+                if self._application is None:
+                    self.shake_hands()
+                if self._application is not None:
+                    self._decrypt()
             view = view[BATCH_BYTES:]
-            if self._application is None:
-                self.shake_hands()
-            if self._application is not None:
-                self._decrypt()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._below = None
@@ -234,7 +238,7 @@ class TlsTransport(Protocol):
                 return
 
     def _encrypt(self) -> None:
-        room = SEND_BYTES
+        room = SEND_BYTES if self._waiting_bytes > _MOST_SENT_BYTES else self._waiting_bytes
         while self._waiting and room:
             view = self._waiting[0]
             self._records.encrypt(view[:room])

@@ -21,7 +21,7 @@ Every other pair is a :class:`~filegrid.errors.MalformedFrame`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
@@ -205,17 +205,20 @@ class Connection:
     def data(
         self,
         call_id: int,
-        body: bytes | memoryview = b"",
+        body: bytes | memoryview | Sequence[memoryview] = b"",
         *,
         section: wire.Data.Section.ValueType = wire.Data.SECTION_CONTENT,
         last: bool = False,
         digest: bytes = b"",
     ) -> None:
-        """Queue a piece of a transfer; `body` is not copied and must not change before it is sent."""
+        """Queue a piece of a transfer, or several as one frame.
+
+        `body` is not copied and must not change before it is sent.
+        """
+        pieces = [body] if isinstance(body, (bytes, memoryview)) else body
         header = wire.Data(call_id=call_id, section=section, last=last, digest=digest)
-        self._send(wire.Frame(data=header, body_bytes=len(body)))
-        if body:
-            self._outgoing.append(body)
+        self._send(wire.Frame(data=header, body_bytes=sum(len(piece) for piece in pieces)))
+        self._outgoing.extend(piece for piece in pieces if piece)
 
     def fail(self, error: GridError) -> None:
         """Queue the reason for which this end closes the connection."""

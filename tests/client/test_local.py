@@ -103,8 +103,8 @@ class LocalTargetTests(FolderCase):
     def test_publish(self) -> None:
         """The file appears when it is published, with the mode that files are made with."""
         target = self.target()
-        target.write(b"world", 5)
-        target.write(b"hello", 0)
+        target.write([b"world"], 5)
+        target.write([b"hello"], 0)
         self.assertFalse(self.file.exists())
         target.publish()
         target.discard()
@@ -117,9 +117,9 @@ class LocalTargetTests(FolderCase):
         """Given up, nothing is left, and the old file is as it was."""
         self.file.write_bytes(b"old")
         target = self.target(overwrite=True)
-        target.write(b"new", 0)
+        target.write([b"new"], 0)
         target.discard()
-        target.write(b"late", 0)
+        target.write([b"late"], 0)
         self.assertEqual((self.names(), self.file.read_bytes()), (["file"], b"old"))
 
     def test_overwrite(self) -> None:
@@ -127,7 +127,7 @@ class LocalTargetTests(FolderCase):
         self.file.write_bytes(b"old")
         self.assertRaises(AlreadyExists, self.target)
         target = self.target(overwrite=True)
-        target.write(b"new", 0)
+        target.write([b"new"], 0)
         target.publish()
         self.assertEqual((self.names(), self.file.read_bytes()), (["file"], b"new"))
 
@@ -145,7 +145,7 @@ class LocalTargetTests(FolderCase):
         real.write_bytes(b"old")
         self.file.symlink_to("real")
         target = self.target(overwrite=True)
-        target.write(b"new", 0)
+        target.write([b"new"], 0)
         target.publish()
         self.assertEqual((real.read_bytes(), self.file.is_symlink()), (b"new", True))
 
