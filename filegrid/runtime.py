@@ -137,7 +137,10 @@ class Disk(Protocol):
         """Capacity and free bytes of the file system that holds `path`."""
 
     def lock(self, path: str) -> Lock:
-        """Take the lock file at `path`, made where it is missing; BlockingIOError where it is held."""
+        """Take the lock file at `path`, made where it is missing.
+
+        :raises BlockingIOError: where another process holds it.
+        """
 
     def database(self, path: str) -> sqlite3.Connection:
         """An SQLite database in this file system, usable from any one thread at a time."""

@@ -25,7 +25,7 @@ WRITE_BYTES = 1024 * 1024
 MOST_QUEUED_BYTES = 2 * WRITE_BYTES
 """Pieces waiting for the disk, above which the source is paused."""
 
-FRAME_BYTES = 512 * 1024
+FRAME_BYTES = 256 * 1024
 """Passed on as one frame; a larger one would only be cut again on its way."""
 
 SILENCE_SECONDS = 30.0

@@ -30,7 +30,7 @@ from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.protocol.wire import frame_pb2, head_pb2
 from filegrid.runtime import Runtime
 
-PIECE_BYTES = 512 * 1024
+PIECE_BYTES = 256 * 1024
 """Sent as one frame."""
 
 BATCH_BYTES = 512 * 1024

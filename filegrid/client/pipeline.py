@@ -22,7 +22,7 @@ from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.protocol.wire import head_pb2
 from filegrid.runtime import Bytes
 
-PIECE_BYTES = 512 * 1024
+PIECE_BYTES = 256 * 1024
 """Of one frame: it stays in the processor's cache between the digest and the cipher."""
 
 READ_BYTES = 1024 * 1024

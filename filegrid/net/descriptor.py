@@ -116,7 +116,7 @@ class Descriptor:
     def logPrefix(self) -> str:
         return type(self._protocol).__name__
 
-    def doRead(self) -> Exception | None:
+    def doRead(self) -> Exception | None:  # type: ignore[override]  # what reactors are given
         try:
             count = self._socket.recv_into(self._raw)
         except (BlockingIOError, InterruptedError):
@@ -125,10 +125,11 @@ class Descriptor:
             return CONNECTION_LOST
         if not count:
             return CONNECTION_DONE
-        self._protocol.dataReceived(self._raw[:count])
+        # A view of a reused buffer: TLS takes its bytes before it returns.
+        self._protocol.dataReceived(self._raw[:count])  # type: ignore[arg-type]
         return None
 
-    def doWrite(self) -> Exception | None:
+    def doWrite(self) -> Exception | None:  # type: ignore[override]  # as doRead
         while self._unsent and not self._broken:
             view = self._unsent[0]
             count = self._send(view)

@@ -19,10 +19,10 @@ from filegrid.runtime import Bytes
 
 _ffi, _lib = SSL._ffi, SSL._lib  # type: ignore[attr-defined]  # what pyOpenSSL itself calls
 
-BATCH_BYTES = 512 * 1024
+BATCH_BYTES = 1024 * 1024
 """Read from a socket at once, decrypted at once: more falls out of the processor's cache."""
 
-SLAB_BYTES = BATCH_BYTES + 32 * 1024
+SLAB_BYTES = 256 * 1024 + 32 * 1024
 """Holds a batch with what TLS adds to it, or takes from it."""
 
 SEND_BYTES = 128 * 1024

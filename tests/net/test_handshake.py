@@ -217,6 +217,7 @@ class AcceptedTests(Case):
         Authority.load(folder() / "ours").renew(file)
         self.clock.advance(1)
         second = self.meet()[0].tls.getHandle().get_peer_certificate(as_cryptography=True)
+        assert first is not None and second is not None
         self.assertNotEqual(first.serial_number, second.serial_number)
 
 
