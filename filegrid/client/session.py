@@ -190,7 +190,7 @@ class Session:
             waiting, self._waiting = self._waiting, []
             for one in waiting:
                 if not one.called:
-                    one.callback(outcome)  # type: ignore[arg-type]  # a failure goes on as one
+                    one.callback(outcome)
 
     async def _renew_or_open(self) -> None:
         if self._current is not None:

@@ -139,9 +139,9 @@ class Shipping:
             if link is None:
                 await self._runtime.sleep(AGAIN_SECONDS)
                 continue
-            if peer.matched and peer.next_index > self._log.last_index:
-                if not await self._rest(peer):
-                    continue
+            is_idle = peer.matched and peer.next_index > self._log.last_index
+            if is_idle and not await self._rest(peer):
+                continue
             try:
                 await self._send(link, peer)
             except GridError as error:

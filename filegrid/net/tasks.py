@@ -38,7 +38,7 @@ def shielded(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
 
     def tell(outcome: T | Failure) -> None:
         if not waiting.called:
-            waiting.callback(outcome)  # type: ignore[arg-type]  # a failure goes on as one
+            waiting.callback(outcome)
         elif isinstance(outcome, Failure):
             _log.failure("what nobody waited for failed", failure=outcome)
 

@@ -20,13 +20,13 @@ class SimulatedClock(Clock):
     """
 
     def callLater(
-        self, when: float, what: Callable[..., object], *args: object, **kwargs: object
+        self, delay: float, callable: Callable[..., object], *args: object, **kw: object
     ) -> IDelayedCall:
         call = DelayedCall(
-            self.seconds() + when,
-            what,
+            self.seconds() + delay,
+            callable,
             args,
-            kwargs,
+            kw,
             self.calls.remove,
             lambda _: self.sort(),
             self.seconds,

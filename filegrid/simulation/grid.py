@@ -138,7 +138,11 @@ class Machine:
     def _die(self, error: GridError) -> None:
         self.fatal = error
         node = self.node
-        self._grid.clock.callLater(0, lambda: self.node is node and node and self.kill())
+        self._grid.clock.callLater(0, self._exit, node)
+
+    def _exit(self, node: object) -> None:
+        if self.node is node and node is not None:
+            self.kill()
 
     def _end(self) -> None:
         self.node = None

@@ -228,9 +228,14 @@ class Disobeying(HeadLogTestCase):
 
     def test_while_it_is_read(self) -> None:
         """Who comes to lead while it looks into its log changes nothing in it any more."""
+
+        def obeys() -> bool:
+            return obeyed
+
         self.patch(headlog_module, "MOST_RECENT", 1)
         self.start()
         self.accept(message(0, 0, entries(1, 9)))
+        obeyed = True
         for request in (
             message(6, 1, entries(7, 11)),
             message(6, 1, entries(7, 8, 2)),
@@ -238,7 +243,7 @@ class Disobeying(HeadLogTestCase):
         ):
             obeyed = True
             self.threads.stepped = True
-            answer = self.begin(request, lambda: obeyed)
+            answer = self.begin(request, obeys)
             self.threads.step("journal")
             obeyed = False
             while self.threads.waiting("journal"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import cast
 
 from google.protobuf.message import Message
 from hypothesis import given, settings
@@ -22,7 +22,7 @@ from filegrid.head.namespace import Namespace
 from filegrid.head.shipping import Shipping, committed
 from filegrid.net.link import Link
 from filegrid.protocol.wire import journal_pb2 as journal
-from filegrid.protocol.wire.replication_pb2 import AppendEntries, Appended
+from filegrid.protocol.wire.replication_pb2 import Appended, AppendEntries
 from filegrid.simulation.disk import SimulatedDisk
 from filegrid.simulation.process import SimulatedThreads
 from tests.head.lanes import runtime_of
@@ -159,9 +159,12 @@ class ShippingCase(unittest.SynchronousTestCase):
         return [journal.Entry(epoch=epoch, index=index, command=barrier)]
 
     def whole(self, head: Head) -> list[journal.Entry]:
-        reading = Deferred.fromCoroutine(head.log.entries_from(1, 10_000))
+        async def read() -> list[journal.Entry]:
+            return list(await head.log.entries_from(1, 10_000))
+
+        reading = Deferred.fromCoroutine(read())
         self.pass_time(0.01)
-        return list(self.successResultOf(reading))
+        return self.successResultOf(reading)
 
     def finish(self) -> None:
         self.shipping.end()
@@ -199,7 +202,7 @@ class Ships(ShippingCase):
         self.finish()
 
     def test_refused_and_sent_again(self) -> None:
-        """A log with other entries is searched back to where it is ours, and made ours from there."""
+        """In a log with other entries the place is found from where on it is to be made ours."""
         self.world(configured([1, 1, 1, 3, 3, 3], A, B), configured([1, 1, 2, 2], A, B), epoch=4)
         self.shipping.serve({B})
         self.append(self.entry(4))

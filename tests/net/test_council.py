@@ -156,7 +156,7 @@ class CouncilTests(unittest.SynchronousTestCase):
     def test_paused(self) -> None:
         """A leader that was stopped past its lease learns of it before anything else is asked."""
         self.test_leads()
-        self.clock.rightNow += 5  # type: ignore[misc]  # no timer ran
+        self.clock.rightNow += 5  # no timer ran
         self.assertFalse(self.council.may_serve())
         self.council.handle(Tick())
         self.assertEqual(self.part.told[-1], ("step down", 2))
