@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 
 from google.protobuf.message import Message
@@ -434,7 +435,7 @@ def open_head(
         folder=folder,
         journal=log,
         namespace=namespace,
-        locations=Locations(runtime.disk.database(folder.within("locations.sqlite"))),
+        locations=Locations(sqlite3.connect(":memory:", isolation_level=None)),
         ballots=ballots,
         ballot=ballots.read(),
         create=create,
