@@ -79,7 +79,7 @@ class Election:
 
     lease_seconds: float = setting(
         "how long a head leads without renewal: about the pause when a leader dies",
-        default=1.2,
+        default=1.0,
         minimum=0.5,
         maximum=60,
         roles=HEAD + HEALTH,

@@ -7,7 +7,7 @@ from twisted.internet.task import deferLater
 from filegrid.runtime import Runtime
 
 LEAST_PAUSE_SECONDS = 0.05
-MOST_PAUSE_SECONDS = 0.2
+MOST_PAUSE_SECONDS = 0.1
 """A new leader is found, and a chunk server that came back is used, within this time."""
 
 

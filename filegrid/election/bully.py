@@ -26,6 +26,7 @@ from filegrid.election.events import (
     Suspect,
     Tick,
     Transfer,
+    Unreachable,
 )
 from filegrid.election.lease import Hold, Timing
 from filegrid.election.messages import (
@@ -141,15 +142,16 @@ class Bully(Voter):
         self._out += self._to_voters(Election(epoch, self.log, self._priority))
 
     def _consider(self, message: Election) -> None:
-        """Tell one below to wait, and whoever would get the vote that it would; maybe both."""
+        """Tell one below to wait, and whoever would get the vote that it would."""
         if message.epoch <= self.epoch:
             self._send(self._sender, Stale(self.epoch))
         is_below = Rank(message.log, message.priority, self._sender.name) < self._rank()
         wait_seconds = self._stands_at() - self._now
         is_able = not self._ballots.storing and wait_seconds <= self._timing.spread_seconds
+        backs = self._would_vote(message.epoch, message.log)
         if is_below and is_able:
-            self._send(self._sender, Answer(message.epoch))
-        if self._would_vote(message.epoch, message.log):
+            self._send(self._sender, Answer(message.epoch, backs))
+        elif backs:
             self._send(self._sender, PreVote(message.epoch))
         if is_below and is_able and wait_seconds <= 0 and self.state is FOLLOWING:
             self._stand()
@@ -158,10 +160,12 @@ class Bully(Voter):
         """Wait once, then stand all the same: one that is not heard must block nobody (S6)."""
         if message.epoch != self._round.epoch or self._sender not in self._membership.voters:
             return
-        self._round.answered(self._sender)
         if not self._round.insists:
             self._become(DEFERRING)
             self._round.closes_at = self._now + self._timing.defer_seconds
+        elif message.backs:
+            self._round.backed(self._sender)
+            self._run_if_complete()
 
     def _insist(self, _: Tick) -> None:
         if self._now >= self._round.closes_at:
@@ -170,8 +174,16 @@ class Bully(Voter):
     def _back(self, message: PreVote) -> None:
         if message.epoch == self._round.epoch:
             self._round.backed(self._sender)
-            if self._round.is_complete(self._membership):
-                self._run_if_backed()
+            self._run_if_complete()
+
+    def _miss(self, event: Unreachable) -> None:
+        """A dead leader's link broke when it died: a failover does not wait for its reply."""
+        self._round.missed(event.member)
+        self._run_if_complete()
+
+    def _run_if_complete(self) -> None:
+        if self._round.is_complete(self._membership):
+            self._run_if_backed()
 
     def _close_round(self, _: Tick) -> None:
         if self._now >= self._round.closes_at:

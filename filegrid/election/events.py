@@ -61,10 +61,17 @@ class Claim:
     """This member has caught up with its leader: if it is preferred to it, it asks to lead."""
 
 
-Input: TypeAlias = Message | Tick | Stored | Suspect | Configure | HandOver | Claim
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """There was no link on which to send this member what it was asked: no reply will come."""
+
+    member: Member
+
+
+Input: TypeAlias = Message | Tick | Stored | Suspect | Configure | HandOver | Claim | Unreachable
 """What the table of transitions is keyed by."""
 
-Event: TypeAlias = Received | Tick | Stored | Suspect | Configure | HandOver | Claim
+Event: TypeAlias = Received | Tick | Stored | Suspect | Configure | HandOver | Claim | Unreachable
 
 # Out, to be carried out in this order, each begun before the next
 

@@ -20,6 +20,10 @@ CLOCK_RATE_BOUND = 1.1
 """A hundred times what quartz drifts and ten times what time daemons slew."""
 
 
+LEAST_REPLY_SECONDS = 0.2
+"""However short the lease is: a vote is synced first, and a disk that is busy takes so long."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """All durations of an election, derived from two numbers; in seconds of one's own clock.
@@ -44,7 +48,16 @@ class Timing:
     @property
     def reply_seconds(self) -> float:
         """For a request, what is stored for it, and its reply, when all is well."""
-        return self.lease_seconds / 8
+        return max(self.lease_seconds / 8, LEAST_REPLY_SECONDS)
+
+    @property
+    def settle_seconds(self) -> float:
+        """How much later than one's own the grants of others usually end.
+
+        Renewals go to all at once. Who stands in the very moment in which its own grant ends finds
+        the others still bound by theirs, and has to ask again.
+        """
+        return self.lease_seconds / 40
 
     @property
     def spread_seconds(self) -> float:
@@ -53,7 +66,7 @@ class Timing:
         They may have begun by one renewal later, and run on slower clocks.
         """
         slower = self.grant_seconds * (self.clock_rate_bound - 1)
-        return self.renew_seconds * self.clock_rate_bound + slower
+        return self.renew_seconds * self.clock_rate_bound + slower + self.settle_seconds
 
     @property
     def defer_seconds(self) -> float:

@@ -49,9 +49,13 @@ class Election:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """I am above you and able to stand: wait once."""
+    """I am above you and able to stand: wait once. Should you insist: whether I would vote for you.
+
+    One message says both, so that neither overtakes the other.
+    """
 
     epoch: int
+    backs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ class Round:
         self._backers = {me}
         self._replied = {me}
 
-    def answered(self, member: Member) -> None:
-        """It wants to lead itself."""
+    def missed(self, member: Member) -> None:
+        """It cannot be reached: nothing is to be expected of it."""
         self._replied.add(member)
 
     def backed(self, member: Member) -> None:

@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from filegrid.election.events import Claim, Configure, HandOver, Input, Stored, Suspect, Tick
+from filegrid.election.events import (
+    Claim,
+    Configure,
+    HandOver,
+    Input,
+    Stored,
+    Suspect,
+    Tick,
+    Unreachable,
+)
 from filegrid.election.messages import (
     Answer,
     Coordinator,
@@ -52,7 +61,7 @@ _ROWS: Sequence[tuple[type[Input], Sequence[State], str | None, tuple[State, ...
     (Election, (FOLLOWING,), "consider", (STANDING,)),
     (Election, _SEEKING, "consider", ()),
     (Election, (PASSIVE, LEADING), None, ()),
-    (Answer, (STANDING,), "defer", (DEFERRING,)),
+    (Answer, (STANDING,), "defer", (DEFERRING, CANDIDATE)),
     (Answer, (PASSIVE, FOLLOWING, DEFERRING, CANDIDATE, LEADING), None, ()),
     (PreVote, (STANDING,), "back", (CANDIDATE,)),
     (PreVote, (PASSIVE, FOLLOWING, DEFERRING, CANDIDATE, LEADING), None, ()),
@@ -94,6 +103,8 @@ _ROWS: Sequence[tuple[type[Input], Sequence[State], str | None, tuple[State, ...
     (HandOver, (PASSIVE, *_FREE), None, ()),
     (Claim, (FOLLOWING,), "claim", ()),
     (Claim, (PASSIVE, *_SEEKING, LEADING), None, ()),
+    (Unreachable, (STANDING,), "miss", (CANDIDATE,)),
+    (Unreachable, (PASSIVE, FOLLOWING, DEFERRING, CANDIDATE, LEADING), None, ()),
 )
 
 

@@ -120,7 +120,7 @@ class Voter:
         self._out.append(Send(to, message))
 
     def _stands_at(self) -> float:
-        return max(self._abstention.ends_at(), self._rests_until)
+        return max(self._abstention.ends_at() + self._timing.settle_seconds, self._rests_until)
 
     def _rest(self, seconds: float) -> None:
         """Leave it to others to stand, for so long at least."""

@@ -29,9 +29,10 @@ from filegrid.election.events import (
     Stored,
     Tick,
     Transfer,
+    Unreachable,
 )
 from filegrid.election.lease import Timing
-from filegrid.election.messages import Ballot, LogPosition
+from filegrid.election.messages import Ballot, Election, LogPosition
 from filegrid.election.quorum import Member, Membership
 from filegrid.errors import GridError, Unavailable
 from filegrid.model import Address, Role
@@ -251,6 +252,9 @@ class Council:
         link = self.link_to(effect.to)
         if link is not None:
             self._say(link, to_wire(effect.message))
+        elif isinstance(effect.message, Election):
+            # Told once all that came out with it is carried out.
+            self._runtime.clock.callLater(0, self.handle, Unreachable(effect.to))
 
     def _say(self, link: Link, message: Message) -> None:
         """Messages may be lost: nobody waits for the answer, nor for one who reads nothing."""

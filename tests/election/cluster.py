@@ -29,9 +29,10 @@ from filegrid.election.events import (
     Stored,
     Tick,
     Transfer,
+    Unreachable,
 )
 from filegrid.election.lease import Timing
-from filegrid.election.messages import Ballot, LogPosition, Message
+from filegrid.election.messages import Ballot, Election, LogPosition, Message
 from filegrid.election.quorum import Member, Membership
 from filegrid.election.table import State
 from tests.election.promises import Promises
@@ -205,6 +206,8 @@ class Node:
             case Send(to, message):
                 self.cluster.promises.sends(self, message, to)
                 self.cluster.send(self, to, message)
+                if isinstance(message, Election) and not self.cluster.node(to.name).up:
+                    self.later(0, lambda: self.handle(Unreachable(to)))
             case Store(ballot):
                 self.sync(lambda: self._stored(ballot))
             case Lead(epoch):

@@ -22,6 +22,7 @@ _FIELDS = {
     "priority": st.integers(-(2**63), 2**63 - 1),
     "log": st.builds(LogPosition, _NUMBERS, _NUMBERS),
     "target": st.none() | _MEMBERS,
+    "backs": st.booleans(),
 }
 _MESSAGES: st.SearchStrategy[Message] = st.sampled_from(get_args(Message)).flatmap(
     lambda kind: st.builds(kind, **{name: _FIELDS[name] for name in kind.__slots__})

@@ -38,6 +38,8 @@ from tests.head.lanes import SteppedThreads, runtime_of
 
 A, B, C = (Member(name, b"1") for name in ("head-1", "head-2", "head-3"))
 TIMING = Timing(lease_seconds=1.0)
+STANDS_SECONDS = TIMING.grant_seconds + TIMING.settle_seconds
+"""After its start."""
 
 
 class Electorate:
@@ -107,8 +109,8 @@ class CouncilTests(unittest.SynchronousTestCase):
             priority=0,
             on_fatal=self.fatal.append,
         )
-        links = {member: FakeLink(self, member) for member in (B, C)}
-        self.patch(self.council, "link_to", lambda member: cast(Link, links.get(member)))
+        self.links = {member: FakeLink(self, member) for member in (B, C)}
+        self.patch(self.council, "link_to", lambda member: cast(Link, self.links.get(member)))
         self.council.start()
 
     def messages(self, kind: type[Said]) -> list[tuple[Member, Ballot]]:
@@ -117,14 +119,14 @@ class CouncilTests(unittest.SynchronousTestCase):
     def test_silent_at_the_start(self) -> None:
         """It neither votes nor stands for one lease times the bound after its start (S5)."""
         self.council.handle(Received(B, VoteRequest(4, LogPosition(9, 9))))
-        self.clock.advance(TIMING.grant_seconds - 0.01)
+        self.clock.advance(STANDS_SECONDS - 0.01)
         self.assertEqual(self.said, [])
         self.clock.advance(0.02)
         self.assertEqual([to for to, _ in self.messages(Election)], [B, C])
 
     def test_vote(self) -> None:
         """A vote is on stable storage before it is sent."""
-        self.clock.advance(TIMING.grant_seconds)
+        self.clock.advance(STANDS_SECONDS)
         self.threads.stepped = True
         self.council.handle(Received(B, VoteRequest(4, LogPosition(1, 5))))
         self.assertEqual(self.messages(Vote), [])
@@ -133,9 +135,17 @@ class CouncilTests(unittest.SynchronousTestCase):
         self.disk.crash()
         self.assertEqual(BallotFile(self.disk, "/node/ballot").read(), Ballot(4, B))
 
+    def test_broken_link(self) -> None:
+        """A member whose link is gone is not waited for; the vote of one that is left is enough."""
+        del self.links[B]
+        self.clock.advance(STANDS_SECONDS)
+        self.clock.advance(0)
+        self.council.handle(Received(C, PreVote(2)))
+        self.assertEqual(self.messages(VoteRequest), [(C, Ballot(2, A))])
+
     def test_own_vote(self) -> None:
         """So is its own, before it asks others for theirs; and it leads only with a majority."""
-        self.clock.advance(TIMING.grant_seconds)
+        self.clock.advance(STANDS_SECONDS)
         self.threads.stepped = True
         self.council.handle(Received(B, PreVote(2)))
         self.council.handle(Received(C, PreVote(2)))
@@ -163,7 +173,7 @@ class CouncilTests(unittest.SynchronousTestCase):
 
     def test_leads(self) -> None:
         """With votes and grants it leads and serves."""
-        self.clock.advance(TIMING.grant_seconds)
+        self.clock.advance(STANDS_SECONDS)
         self.council.handle(Received(B, PreVote(2)))
         self.council.handle(Received(C, PreVote(2)))
         self.council.handle(Received(C, Vote(2)))
@@ -185,7 +195,7 @@ class CouncilTests(unittest.SynchronousTestCase):
 
     def test_disk_fails(self) -> None:
         """Where a vote cannot be stored nobody is told of it, and the process ends (S16)."""
-        self.clock.advance(TIMING.grant_seconds)
+        self.clock.advance(STANDS_SECONDS)
         self.disk.fail_next("datasync", errno.EIO)
         self.council.handle(Received(B, VoteRequest(4, LogPosition(1, 5))))
         self.assertEqual(self.messages(Vote), [])
@@ -193,7 +203,7 @@ class CouncilTests(unittest.SynchronousTestCase):
 
     def test_shorter_log(self) -> None:
         """A vote goes only to a candidate whose log is at least as long as ours is by now."""
-        self.clock.advance(TIMING.grant_seconds)
+        self.clock.advance(STANDS_SECONDS)
         self.electorate.position = LogPosition(1, 6)
         self.council.log_moved()
         self.council.handle(Received(B, VoteRequest(4, LogPosition(1, 5))))

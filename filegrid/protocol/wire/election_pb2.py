@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%filegrid/protocol/wire/election.proto\x12\rfilegrid.wire\"+\n\x0bLogPosition\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\"I\n\x06\x42\x61llot\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x11\n\tcandidate\x18\x02 \x01(\t\x12\x1d\n\x15\x63\x61ndidate_incarnation\x18\x03 \x01(\x0c\"\xe3\t\n\x0f\x45lectionMessage\x12;\n\x08\x65lection\x18\x01 \x01(\x0b\x32\'.filegrid.wire.ElectionMessage.ElectionH\x00\x12\x37\n\x06\x61nswer\x18\x02 \x01(\x0b\x32%.filegrid.wire.ElectionMessage.AnswerH\x00\x12:\n\x08pre_vote\x18\x03 \x01(\x0b\x32&.filegrid.wire.ElectionMessage.PreVoteH\x00\x12\x42\n\x0cvote_request\x18\x04 \x01(\x0b\x32*.filegrid.wire.ElectionMessage.VoteRequestH\x00\x12\x33\n\x04vote\x18\x05 \x01(\x0b\x32#.filegrid.wire.ElectionMessage.VoteH\x00\x12\x41\n\x0b\x63oordinator\x18\x06 \x01(\x0b\x32*.filegrid.wire.ElectionMessage.CoordinatorH\x00\x12\x39\n\x07renewal\x18\x07 \x01(\x0b\x32&.filegrid.wire.ElectionMessage.RenewalH\x00\x12\x35\n\x05grant\x18\x08 \x01(\x0b\x32$.filegrid.wire.ElectionMessage.GrantH\x00\x12\x35\n\x05stale\x18\t \x01(\x0b\x32$.filegrid.wire.ElectionMessage.StaleH\x00\x12\x39\n\x07release\x18\n \x01(\x0b\x32&.filegrid.wire.ElectionMessage.ReleaseH\x00\x12P\n\x13transfer_leadership\x18\x0b \x01(\x0b\x32\x31.filegrid.wire.ElectionMessage.TransferLeadershipH\x00\x1aT\n\x08\x45lection\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\'\n\x03log\x18\x02 \x01(\x0b\x32\x1a.filegrid.wire.LogPosition\x12\x10\n\x08priority\x18\x03 \x01(\x03\x1a\x17\n\x06\x41nswer\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x1a\x18\n\x07PreVote\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x1a\x45\n\x0bVoteRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\'\n\x03log\x18\x02 \x01(\x0b\x32\x1a.filegrid.wire.LogPosition\x1a\x15\n\x04Vote\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x1a@\n\x0b\x43oordinator\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x10\n\x08priority\x18\x03 \x01(\x03\x1a<\n\x07Renewal\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x10\n\x08priority\x18\x03 \x01(\x03\x1a(\n\x05Grant\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x1a\x16\n\x05Stale\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x1a\x44\n\x07Release\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x1a\n\x12target_incarnation\x18\x03 \x01(\x0c\x1a\x35\n\x12TransferLeadership\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08priority\x18\x02 \x01(\x03\x42\x06\n\x04kindb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%filegrid/protocol/wire/election.proto\x12\rfilegrid.wire\"+\n\x0bLogPosition\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\"I\n\x06\x42\x61llot\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x11\n\tcandidate\x18\x02 \x01(\t\x12\x1d\n\x15\x63\x61ndidate_incarnation\x18\x03 \x01(\x0c\"\xf2\t\n\x0f\x45lectionMessage\x12;\n\x08\x65lection\x18\x01 \x01(\x0b\x32\'.filegrid.wire.ElectionMessage.ElectionH\x00\x12\x37\n\x06\x61nswer\x18\x02 \x01(\x0b\x32%.filegrid.wire.ElectionMessage.AnswerH\x00\x12:\n\x08pre_vote\x18\x03 \x01(\x0b\x32&.filegrid.wire.ElectionMessage.PreVoteH\x00\x12\x42\n\x0cvote_request\x18\x04 \x01(\x0b\x32*.filegrid.wire.ElectionMessage.VoteRequestH\x00\x12\x33\n\x04vote\x18\x05 \x01(\x0b\x32#.filegrid.wire.ElectionMessage.VoteH\x00\x12\x41\n\x0b\x63oordinator\x18\x06 \x01(\x0b\x32*.filegrid.wire.ElectionMessage.CoordinatorH\x00\x12\x39\n\x07renewal\x18\x07 \x01(\x0b\x32&.filegrid.wire.ElectionMessage.RenewalH\x00\x12\x35\n\x05grant\x18\x08 \x01(\x0b\x32$.filegrid.wire.ElectionMessage.GrantH\x00\x12\x35\n\x05stale\x18\t \x01(\x0b\x32$.filegrid.wire.ElectionMessage.StaleH\x00\x12\x39\n\x07release\x18\n \x01(\x0b\x32&.filegrid.wire.ElectionMessage.ReleaseH\x00\x12P\n\x13transfer_leadership\x18\x0b \x01(\x0b\x32\x31.filegrid.wire.ElectionMessage.TransferLeadershipH\x00\x1aT\n\x08\x45lection\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\'\n\x03log\x18\x02 \x01(\x0b\x32\x1a.filegrid.wire.LogPosition\x12\x10\n\x08priority\x18\x03 \x01(\x03\x1a&\n\x06\x41nswer\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05\x62\x61\x63ks\x18\x02 \x01(\x08\x1a\x18\n\x07PreVote\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x1a\x45\n\x0bVoteRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\'\n\x03log\x18\x02 \x01(\x0b\x32\x1a.filegrid.wire.LogPosition\x1a\x15\n\x04Vote\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x1a@\n\x0b\x43oordinator\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x10\n\x08priority\x18\x03 \x01(\x03\x1a<\n\x07Renewal\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x10\n\x08priority\x18\x03 \x01(\x03\x1a(\n\x05Grant\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x1a\x16\n\x05Stale\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x1a\x44\n\x07Release\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x1a\n\x12target_incarnation\x18\x03 \x01(\x0c\x1a\x35\n\x12TransferLeadership\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08priority\x18\x02 \x01(\x03\x42\x06\n\x04kindb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,27 +36,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BALLOT']._serialized_start=101
   _globals['_BALLOT']._serialized_end=174
   _globals['_ELECTIONMESSAGE']._serialized_start=177
-  _globals['_ELECTIONMESSAGE']._serialized_end=1428
+  _globals['_ELECTIONMESSAGE']._serialized_end=1443
   _globals['_ELECTIONMESSAGE_ELECTION']._serialized_start=872
   _globals['_ELECTIONMESSAGE_ELECTION']._serialized_end=956
   _globals['_ELECTIONMESSAGE_ANSWER']._serialized_start=958
-  _globals['_ELECTIONMESSAGE_ANSWER']._serialized_end=981
-  _globals['_ELECTIONMESSAGE_PREVOTE']._serialized_start=983
-  _globals['_ELECTIONMESSAGE_PREVOTE']._serialized_end=1007
-  _globals['_ELECTIONMESSAGE_VOTEREQUEST']._serialized_start=1009
-  _globals['_ELECTIONMESSAGE_VOTEREQUEST']._serialized_end=1078
-  _globals['_ELECTIONMESSAGE_VOTE']._serialized_start=1080
-  _globals['_ELECTIONMESSAGE_VOTE']._serialized_end=1101
-  _globals['_ELECTIONMESSAGE_COORDINATOR']._serialized_start=1103
-  _globals['_ELECTIONMESSAGE_COORDINATOR']._serialized_end=1167
-  _globals['_ELECTIONMESSAGE_RENEWAL']._serialized_start=1169
-  _globals['_ELECTIONMESSAGE_RENEWAL']._serialized_end=1229
-  _globals['_ELECTIONMESSAGE_GRANT']._serialized_start=1231
-  _globals['_ELECTIONMESSAGE_GRANT']._serialized_end=1271
-  _globals['_ELECTIONMESSAGE_STALE']._serialized_start=1273
-  _globals['_ELECTIONMESSAGE_STALE']._serialized_end=1295
-  _globals['_ELECTIONMESSAGE_RELEASE']._serialized_start=1297
-  _globals['_ELECTIONMESSAGE_RELEASE']._serialized_end=1365
-  _globals['_ELECTIONMESSAGE_TRANSFERLEADERSHIP']._serialized_start=1367
-  _globals['_ELECTIONMESSAGE_TRANSFERLEADERSHIP']._serialized_end=1420
+  _globals['_ELECTIONMESSAGE_ANSWER']._serialized_end=996
+  _globals['_ELECTIONMESSAGE_PREVOTE']._serialized_start=998
+  _globals['_ELECTIONMESSAGE_PREVOTE']._serialized_end=1022
+  _globals['_ELECTIONMESSAGE_VOTEREQUEST']._serialized_start=1024
+  _globals['_ELECTIONMESSAGE_VOTEREQUEST']._serialized_end=1093
+  _globals['_ELECTIONMESSAGE_VOTE']._serialized_start=1095
+  _globals['_ELECTIONMESSAGE_VOTE']._serialized_end=1116
+  _globals['_ELECTIONMESSAGE_COORDINATOR']._serialized_start=1118
+  _globals['_ELECTIONMESSAGE_COORDINATOR']._serialized_end=1182
+  _globals['_ELECTIONMESSAGE_RENEWAL']._serialized_start=1184
+  _globals['_ELECTIONMESSAGE_RENEWAL']._serialized_end=1244
+  _globals['_ELECTIONMESSAGE_GRANT']._serialized_start=1246
+  _globals['_ELECTIONMESSAGE_GRANT']._serialized_end=1286
+  _globals['_ELECTIONMESSAGE_STALE']._serialized_start=1288
+  _globals['_ELECTIONMESSAGE_STALE']._serialized_end=1310
+  _globals['_ELECTIONMESSAGE_RELEASE']._serialized_start=1312
+  _globals['_ELECTIONMESSAGE_RELEASE']._serialized_end=1380
+  _globals['_ELECTIONMESSAGE_TRANSFERLEADERSHIP']._serialized_start=1382
+  _globals['_ELECTIONMESSAGE_TRANSFERLEADERSHIP']._serialized_end=1435
 # @@protoc_insertion_point(module_scope)

@@ -103,20 +103,23 @@ class ElectionMessage(_message.Message):
 
     @_typing.final
     class Answer(_message.Message):
-        """I am above you, and able to stand: wait once."""
+        """I am above you, and able to stand: wait once. Whether I would vote for you all the same."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
         EPOCH_FIELD_NUMBER: _builtins.int
+        BACKS_FIELD_NUMBER: _builtins.int
         epoch: _builtins.int
+        backs: _builtins.bool
         def __init__(
             self,
             *,
             epoch: _builtins.int = ...,
+            backs: _builtins.bool = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["backs", b"backs", "epoch", b"epoch"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
