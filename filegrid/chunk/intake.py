@@ -19,11 +19,9 @@ from filegrid.protocol.connection import DataReceived
 from filegrid.protocol.wire.frame_pb2 import Data
 from filegrid.runtime import Threads, Transport
 
-WRITE_BYTES = 1024 * 1024
-"""Written by one call of a thread; less, and handing over costs more than the work."""
-
-MOST_QUEUED_BYTES = 2 * WRITE_BYTES
-"""Pieces waiting for the disk, above which the source is paused."""
+MOST_QUEUED_BYTES = 2 * 1024 * 1024
+"""Pieces waiting for the disk, above which the source is paused. Half of that is written by one
+call of a thread; less, and handing over costs more than the work."""
 
 FRAME_BYTES = 256 * 1024
 """Passed on as one frame; a larger one would only be cut again on its way."""
@@ -38,10 +36,15 @@ _NOTHING = memoryview(b"")
 class Intake:
     """Takes a chunk's bytes as a :class:`~filegrid.net.link.Sink`, and gives the sealed chunk.
 
+    :param most_queued: bytes that may wait for the disk.
+
     The source is held until :meth:`run` begins, so that the handler may prepare what it needs.
     """
 
-    def __init__(self, source: Transport, clock: IReactorTime) -> None:
+    def __init__(
+        self, source: Transport, clock: IReactorTime, most_queued: int = MOST_QUEUED_BYTES
+    ) -> None:
+        self._most_queued_bytes = most_queued
         self._brake = Brake(source)
         self._brake.hold(self)
         self._clock = clock
@@ -64,13 +67,13 @@ class Intake:
         if data.piece:
             self._queue.append(data.piece)
             self._queued_bytes += len(data.piece)
-            if self._queued_bytes > MOST_QUEUED_BYTES:
+            if self._queued_bytes > self._most_queued_bytes:
                 self._brake.hold(self._queue)
         if data.last:
             self._complete, self._digest = True, Digest(data.digest)
         if self._forward is not None:
             self._forward.pass_on(data.piece, last=data.last, digest=data.digest)
-        if self._complete or self._queued_bytes >= WRITE_BYTES:
+        if self._complete or self._batch_ready:
             self._wake()
 
     def data_lost(self, error: GridError) -> None:
@@ -120,7 +123,7 @@ class Intake:
 
     async def _next_batch(self) -> list[memoryview]:
         """All that waits for the disk; empty once everything was written."""
-        while self._queued_bytes < WRITE_BYTES and not self._complete and self._error is None:
+        while not (self._batch_ready or self._complete or self._error):
             self._waiting = Deferred()
             await self._waiting
         if self._error is not None:
@@ -130,6 +133,10 @@ class Intake:
         self._queued_bytes = 0
         self._brake.release(self._queue)
         return batch
+
+    @property
+    def _batch_ready(self) -> bool:
+        return 2 * self._queued_bytes >= self._most_queued_bytes
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, None

@@ -9,6 +9,12 @@ from twisted.internet.interfaces import IReactorTime
 LEAST_INTERVAL_SECONDS = 0.5
 """Rates over less would jump; heartbeats that come faster get the last ones again."""
 
+LEAST_SHARE_BYTES = 256 * 1024
+"""Less, and a transfer is all handing over."""
+
+ALL_TRANSFERS_BYTES = 32 * 1024 * 1024
+"""Held in memory for all transfers together, as long as there are no more than some 128."""
+
 
 class Meter:
     """Counts the bytes that pass through this server and turns them into rates.
@@ -26,6 +32,10 @@ class Meter:
         self.disk_bytes_per_second = 0.0
         self.cpu_percent = 0.0
         self.transfers = 0
+
+    def share_bytes(self, most: int) -> int:
+        """How much one more transfer may hold, up to `most`: with many at once each has less."""
+        return max(LEAST_SHARE_BYTES, min(most, ALL_TRANSFERS_BYTES // (self.transfers + 1)))
 
     def moved(self, *, network_bytes: int = 0, disk_bytes: int = 0) -> None:
         self._network_bytes += network_bytes

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from filegrid.chunk.intake import Forward, Intake
+from filegrid.chunk.intake import MOST_QUEUED_BYTES, Forward, Intake
 from filegrid.chunk.inventory import Inventory
 from filegrid.chunk.load import Meter
 from filegrid.chunk.store import Store
@@ -33,7 +33,7 @@ from filegrid.runtime import Runtime
 PIECE_BYTES = 256 * 1024
 """Sent as one frame."""
 
-BATCH_BYTES = 512 * 1024
+MOST_BATCH_BYTES = 512 * 1024
 """Read by one call of a thread; less, and handing over costs more than the work. A transfer holds
 two."""
 
@@ -76,8 +76,7 @@ class Transfers:
     async def write(self, caller: Caller, request: Message) -> wire.Written:
         """Store a chunk and pass it on (S16: answered once it is durable here and behind us)."""
         assert isinstance(request, wire.WriteChunk)
-        assert caller.link.transport is not None
-        intake = Intake(caller.link.transport, self._runtime.clock)
+        intake = self._intake(caller.link)
         caller.receive_into(intake)
         onward = _Onward(list(request.next))
         try:
@@ -138,8 +137,7 @@ class Transfers:
 
     async def _copy_from(self, address: Address, chunk: Chunk, origin: wire.ChunkOrigin) -> None:
         link = await self._pool.acquire(address)
-        assert link.transport is not None
-        intake = Intake(link.transport, self._runtime.clock)
+        intake = self._intake(link)
         try:
             with self._transfer():
                 writer = await self._runtime.threads.run(
@@ -196,14 +194,15 @@ class Transfers:
         if offset == end:
             return
         run = self._runtime.threads.run
+        most = self._meter.share_bytes(MOST_BATCH_BYTES)
         reader = await run(self._store.open_reader, chunk)
-        batch = run(reader.pread, min(BATCH_BYTES, end - offset), offset)
+        batch = run(reader.pread, min(most, end - offset), offset)
         try:
             while offset < end:
                 view = memoryview(await batch)
                 offset += len(view)
                 if offset < end:
-                    batch = run(reader.pread, min(BATCH_BYTES, end - offset), offset)
+                    batch = run(reader.pread, min(most, end - offset), offset)
                 for start in range(0, len(view), PIECE_BYTES):
                     await caller.send(view[start : start + PIECE_BYTES])
         finally:
@@ -236,6 +235,11 @@ class Transfers:
             await self._runtime.threads.run(self._store.quarantine, chunk.id, reason)
         except GridError as error:  # on a disk that fails; it is found again at the next start
             _log.error("{chunk} stays where it is: {error}", chunk=chunk.id.hex(), error=error)
+
+    def _intake(self, link: Link) -> Intake:
+        assert link.transport is not None
+        most_queued = self._meter.share_bytes(MOST_QUEUED_BYTES)
+        return Intake(link.transport, self._runtime.clock, most_queued)
 
     def _find(self, chunk_id: bytes) -> Chunk:
         chunk = self._inventory.get(chunk_id)

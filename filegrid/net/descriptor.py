@@ -67,8 +67,8 @@ class Descriptor:
         self._unsent.append(view)
         self._unsent_bytes += len(view)
         if self._unsent_bytes > MOST_UNSENT_BYTES:
-            self._broken = True
-        if self._producer is not None and not self._producer_paused:
+            self.abortConnection()
+        elif self._producer is not None and not self._producer_paused:
             self._producer_paused = True
             self._producer.pauseProducing()
 

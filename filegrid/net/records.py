@@ -19,19 +19,20 @@ from filegrid.runtime import Bytes
 
 _ffi, _lib = SSL._ffi, SSL._lib  # type: ignore[attr-defined]  # what pyOpenSSL itself calls
 
-BATCH_BYTES = 1024 * 1024
-"""Read from a socket at once, decrypted at once: more falls out of the processor's cache."""
+BATCH_BYTES = 512 * 1024
+"""Read from a socket at once, and decrypted at once: less, and what Python does for each batch
+costs more than the bytes; more, and they fall out of the processor's cache."""
 
-SLAB_BYTES = 256 * 1024 + 32 * 1024
+SLAB_BYTES = BATCH_BYTES + 32 * 1024
 """Holds a batch with what TLS adds to it, or takes from it."""
 
 SEND_BYTES = 128 * 1024
 """Encrypted at once; more only waits for the socket."""
 
-VIEW_BYTES = 64 * 1024
-"""Less than this is copied out, so that no view of a few bytes keeps a whole slab."""
+VIEW_BYTES = SLAB_BYTES // 2
+"""Less than this is copied out, so that what is kept takes at most twice its size."""
 
-MOST_SPARE_SLABS = 64
+MOST_SPARE_SLABS = 32
 """Kept to be used again; what is taken above that number is made and dropped."""
 
 
@@ -102,15 +103,17 @@ class Records:
 
         :raises OpenSSL.SSL.Error: after the last good byte, where the peer breaks TLS.
         """
+        read, ssl = _lib.SSL_read, self._ssl
         error: SSL.Error | None = None
         full = True
         while full and error is None:
             slab = self._slabs.take()
-            filled, count = 0, 1
+            filled = 0
             with _ffi.from_buffer(slab) as target:
-                while filled < SLAB_BYTES and count > 0:
-                    count = _lib.SSL_read(self._ssl, target + filled, SLAB_BYTES - filled)
-                    filled += max(0, count)
+                while (count := read(ssl, target + filled, SLAB_BYTES - filled)) > 0:
+                    filled += count
+                    if filled == SLAB_BYTES:
+                        break
             full = count > 0
             if not full:  # ask why at once: OpenSSL's error queue is the whole thread's
                 error = self._reason(count)
