@@ -1,7 +1,7 @@
 """The floor of calls: length-prefixed protobuf echoed over mutual TLS, and nothing else.
 
-One reactor echoes, one asks, many calls in flight. Both ends parse and serialise every message; what
-came in one read is answered in one write. No deadlines, no dispatch, no log, no state.
+One reactor echoes, one asks, many calls in flight. Both ends parse and serialise every message;
+what came in one read is answered in one write. No deadlines, no dispatch, no log, no state.
 """
 
 from __future__ import annotations

@@ -108,9 +108,7 @@ class Bench:
         self._clients[0].ask(verb="mkdir", path=folder)
         rates = {verb: self._verb(verb, folder, number) for verb in VERBS}
         in_flight = self._options.in_flight
-        echo = self._clients[0].ask(
-            verb="echo", port=self._port, count=ECHOES, in_flight=in_flight
-        )
+        echo = self._clients[0].ask(verb="echo", port=self._port, count=ECHOES, in_flight=in_flight)
         rates["echo"] = ECHOES / echo["seconds"]
         print(
             f"run {number}: " + ", ".join(f"{verb} {rate:,.0f}/s" for verb, rate in rates.items()),
@@ -129,7 +127,9 @@ class Bench:
             repeats = STATS_PER_FILE if verb == "stat" else 1
             found = [one for _ in range(repeats) for one in self._all(verb, folder)]
             count = sum(len(one["seconds"]) for one in found)
-            rounds = [found[i : i + len(self._clients)] for i in range(0, len(found), len(self._clients))]
+            rounds = [
+                found[i : i + len(self._clients)] for i in range(0, len(found), len(self._clients))
+            ]
             elapsed = sum(
                 max(one["ended"] for one in part) - min(one["begun"] for one in part)
                 for part in rounds

@@ -1,6 +1,6 @@
 """A process of the metadata benchmark: told over stdin what to do, it answers on stdout.
 
-Each line is a JSON object with a `verb`; the answer is one too. See :mod:`metadata`, which starts it.
+Each line is a JSON object with a `verb`; the answer is one too. :mod:`metadata` starts it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from filegrid.config import load, load_client  # noqa: E402
 from filegrid.model import Address  # noqa: E402
 from filegrid.net.credentials import Credentials  # noqa: E402
 from filegrid.net.reactor import make_runtime  # noqa: E402
-
-LIST_PAGES_IN_FLIGHT = 1
 
 
 class Worker:

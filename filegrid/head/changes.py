@@ -8,7 +8,8 @@ something it cannot fail, so that a fault has changed nothing.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from filegrid.errors import (
@@ -23,10 +24,11 @@ from filegrid.errors import (
     to_fault,
 )
 from filegrid.head.contents import Contents
+from filegrid.head.nodes import Stored
 from filegrid.head.schema import FILE, ROOT, RegisterFile
 from filegrid.head.sessions import MOST_LINEAGE, Sessions, get_session
 from filegrid.head.trash import Trash
-from filegrid.head.tree import Stored, Tree, child, children, find, find_folder, need
+from filegrid.head.tree import Tree
 from filegrid.model import CHUNK_ID_BYTES, SessionId, join_path, session_of, split_path
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
@@ -35,6 +37,10 @@ _SERVER = "SELECT incarnation, rack, address FROM servers WHERE name = ?"
 _DROP_VOTERS = "DELETE FROM voters"
 _ADD_VOTER = "INSERT INTO voters VALUES (?, ?)"
 _SET_SERVER = "INSERT OR REPLACE INTO servers VALUES (?, ?, ?, ?)"
+
+_TOGETHER = frozenset({"publish", "rename", "remove", "make_folder", "keep_sessions"})
+"""What looks at the tables only through those who know what is not written yet. All other commands
+are rare, and find everything written."""
 
 
 class Changes:
@@ -69,6 +75,25 @@ class Changes:
             "configure": self._configure,
         }
 
+    def fetch(self, entries: Sequence[journal.Entry]) -> None:
+        """Read at once what these entries will look at. Nothing is wrong where that is missing."""
+        paths: list[list[str]] = []
+        publishes: list[wire.Publish] = []
+        for entry in entries:
+            command = entry.command
+            kind = command.WhichOneof("change")
+            with suppress(GridError):  # applying the entry will say it
+                if kind == "publish":
+                    publishes.append(command.publish)
+                    paths.append(split_path(command.publish.path))
+                elif kind == "rename":
+                    paths.append(split_path(command.rename.source))
+                    paths.append(split_path(command.rename.target))
+                elif kind == "remove":
+                    paths.append(split_path(command.remove.path))
+        self._tree.fetch(paths)
+        self._contents.fetch(publishes)
+
     def apply(self, entry: journal.Entry) -> journal.Outcome:
         """Apply one entry; a fault of it is an outcome like others."""
         now = self._registers.now
@@ -76,6 +101,8 @@ class Changes:
         now.log_time_ms = max(now.log_time_ms, command.log_time_ms)
         kind = command.WhichOneof("change") or ""
         change = getattr(command, kind, None)
+        if kind not in _TOGETHER:
+            self._write()
         try:
             if kind in self._of_clients:
                 outcome = self._apply_once(self._of_clients[kind], change, entry)
@@ -90,15 +117,24 @@ class Changes:
 
     def finish(self) -> None:
         """Write what was gathered over the entries of one transaction."""
-        self._tree.flush()
+        self._tree.end()
+        self._contents.end()
+        self._trash.write()
         self._sessions.flush()
         self._registers.save()
 
     def forget(self) -> None:
         """After a rollback."""
         self._tree.forget()
+        self._contents.forget()
+        self._trash.forget()
         self._sessions.forget()
         self._registers.load()
+
+    def _write(self) -> None:
+        self._tree.write()
+        self._contents.write()
+        self._trash.write()
 
     def _apply_once(
         self,
@@ -131,9 +167,9 @@ class Changes:
         names = split_path(change.path)
         at = ROOT
         depth = 0
-        existing = child(self._database, 0, b"")  # the root
+        existing = self._tree.child(0, b"")  # the root
         while depth < len(names):
-            found = child(self._database, at, names[depth].encode())
+            found = self._tree.child(at, names[depth].encode())
             if found is None:
                 break
             if not found.is_folder:
@@ -148,7 +184,7 @@ class Changes:
             assert existing is not None
             return journal.Outcome(node=existing.to_wire(join_path(names)))
         if not change.parents:
-            find_folder(self._database, names[:-1])
+            self._tree.find_folder(names[:-1])
         wall_ms, version = entry.command.wall_ms, entry.index
         for name in names[depth:]:
             at = self._tree.add_folder(at, name.encode(), mtime_ms=wall_ms, version=version)
@@ -171,8 +207,8 @@ class Changes:
         if not names:
             raise IsAFolder("this is a folder", "/")
         path = join_path(names)
-        parent = find_folder(self._database, names[:-1])
-        old = child(self._database, parent, names[-1].encode())
+        parent = self._tree.find_folder(names[:-1])
+        old = self._tree.child(parent, names[-1].encode())
         base = self._check_base(change, old, path)
         self._contents.check_id(change.content_id, session)
         chunks = self._contents.new_chunks(change.chunks, session)
@@ -218,14 +254,14 @@ class Changes:
 
     def _rename(self, change: wire.Rename, entry: journal.Entry) -> journal.Outcome:
         source_names, target_names = split_path(change.source), split_path(change.target)
-        source = need(self._database, source_names)
+        source = self._tree.need(source_names)
         path = join_path(target_names)
         if source_names == target_names:
             return journal.Outcome(node=source.to_wire(path))
         if target_names[: len(source_names)] == source_names:
             raise InvalidRequest("a folder cannot be moved into itself", join_path(source_names))
-        target = find(self._database, target_names)
-        parent = find_folder(self._database, target_names[:-1])
+        target = self._tree.find(target_names)
+        parent = self._tree.find_folder(target_names[:-1])
         if target is not None:
             self._check_replaceable(source, target, path, replace=change.replace)
             if target.is_folder:
@@ -244,16 +280,16 @@ class Changes:
             raise IsAFolder("a file cannot replace a folder", path)
         if source.is_folder and not target.is_folder:
             raise NotAFolder("a folder cannot replace a file", path)
-        if target.is_folder and children(self._database, target.id, limit=1):
+        if target.is_folder and not self._tree.is_empty(target.id):
             raise FolderNotEmpty("the folder is not empty", path)
 
     def _remove(self, change: wire.Remove, entry: journal.Entry) -> journal.Outcome:
         names = split_path(change.path)
         if not names:
             raise InvalidRequest("the root cannot be removed", "/")
-        node = need(self._database, names)
+        node = self._tree.need(names)
         path = join_path(names)
-        if node.is_folder and not change.recursive and children(self._database, node.id, limit=1):
+        if node.is_folder and not change.recursive and not self._tree.is_empty(node.id):
             raise FolderNotEmpty("the folder is not empty", path, advice="remove it recursively")
         self._throw_away(node, path, entry, now=change.now)
         return journal.Outcome(count=1)
@@ -263,9 +299,9 @@ class Changes:
         names = split_path(change.target or path)
         if not names:
             raise InvalidRequest("the root cannot be restored", "/")
-        if find(self._database, names) is not None:
+        if self._tree.find(names) is not None:
             raise AlreadyExists("it exists already", join_path(names), advice="name another path")
-        parent = find_folder(self._database, names[:-1])
+        parent = self._tree.find_folder(names[:-1])
         self._trash.take_out(node, parent, names[-1].encode())
         return journal.Outcome(node=node.to_wire(join_path(names)))
 

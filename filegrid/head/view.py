@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from filegrid.election.quorum import Member
 from filegrid.errors import ContentCollected, NotAFolder
 from filegrid.head import trash
+from filegrid.head.nodes import children, names_to, need, totals
 from filegrid.head.schema import ROOT, Registers, open_schema, read_registers
 from filegrid.head.sessions import SESSION_LEASE_MS, Session, get_session, was_opened
-from filegrid.head.tree import children, names_to, need, totals
 from filegrid.model import Chunk, ChunkId, ContentId, Digest, SessionId, join_path, split_path
 from filegrid.protocol.wire import values_pb2 as wire
 
