@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from filegrid.errors import NoSuchPath, NotAFolder
@@ -19,6 +20,9 @@ _CHILD = COLUMNS + "WHERE parent = ? AND name = ?"
 _CHILDREN = COLUMNS + "WHERE parent = ? AND name > ? ORDER BY name LIMIT ?"
 _PARENT = "SELECT parent, name FROM nodes WHERE id = ?"
 _TOTALS = "SELECT files, bytes FROM folders WHERE id = ?"
+
+MOST_STEPS = 16
+"""In one statement; deeper paths are rare, and each length is a statement of its own."""
 
 
 class Stored(NamedTuple):
@@ -109,6 +113,23 @@ def need(database: sqlite3.Connection, names: Sequence[str]) -> Stored:
         return existing(child(database, 0, b""), names)
     at = find_folder(database, names[:-1])
     return existing(child(database, at, names[-1].encode()), names)
+
+
+def find_at_once(database: sqlite3.Connection, names: Sequence[str]) -> Stored | None:
+    """What is at the end of `names`, by one statement; None also where that is to be found out,
+    or told why not, step by step."""
+    if not 0 < len(names) <= MOST_STEPS:
+        return None
+    row = database.execute(_way(len(names)), [name.encode() for name in names]).fetchone()
+    return None if row is None else Stored._make(row)
+
+
+@lru_cache(maxsize=MOST_STEPS)
+def _way(steps: int) -> str:
+    at = str(ROOT)
+    for _ in range(steps - 1):
+        at = f"(SELECT id FROM nodes WHERE parent = {at} AND name = ?)"
+    return f"{COLUMNS}WHERE parent = {at} AND name = ?"
 
 
 def existing(found: Stored | None, names: Sequence[str]) -> Stored:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from filegrid.election.quorum import Member
 from filegrid.errors import ContentCollected, NotAFolder
 from filegrid.head import trash
-from filegrid.head.nodes import children, names_to, need, totals
+from filegrid.head.nodes import children, find_at_once, names_to, need, totals
 from filegrid.head.schema import ROOT, Registers, open_schema, read_registers
 from filegrid.head.sessions import SESSION_LEASE_MS, Session, get_session, was_opened
 from filegrid.model import Chunk, ChunkId, ContentId, Digest, SessionId, join_path, split_path
@@ -86,8 +86,11 @@ class View:
     def stat(self, path: str) -> wire.Node:
         """:raises InvalidPath, NoSuchPath, NotAFolder: as they say."""
         names = split_path(path)
-        with self._moment():
-            return need(self._reads, names).to_wire(join_path(names))
+        found = find_at_once(self._reads, names)
+        if found is None:
+            with self._moment():
+                found = need(self._reads, names)
+        return found.to_wire(join_path(names))
 
     def list_folder(self, path: str, after: str, limit: int) -> tuple[list[wire.Node], bool]:
         """A page of names greater than `after`, in byte order; and whether more follow.
