@@ -147,8 +147,9 @@ class Ledger:
         while self._waiting and len(entries) < MOST_GROUP_ENTRIES and size < MOST_GROUP_BYTES:
             proposal = self._waiting.popleft()
             index = self._log.last_index + 1 + len(entries)
-            entry = Entry(epoch=self.epoch, index=index, command=proposal.command)
-            entry.command.log_time_ms, entry.command.wall_ms = log_time_ms, wall_ms
+            command = proposal.command
+            command.log_time_ms, command.wall_ms = log_time_ms, wall_ms
+            entry = Entry(epoch=self.epoch, index=index, command=command)
             size += entry.ByteSize()
             self._unanswered[index] = proposal
             entries.append(entry)

@@ -282,8 +282,9 @@ class Head:
         self, entries: Sequence[journal.Entry], outcomes: Sequence[journal.Outcome]
     ) -> None:
         for outcome in outcomes:
-            self._redundancy.touch(outcome.released)
-            self._redundancy.touch(outcome.published)
+            if outcome.released or outcome.published:
+                self._redundancy.touch(outcome.released)
+                self._redundancy.touch(outcome.published)
         if self._reign is not None:
             self._reign.applied(entries, outcomes)
 
