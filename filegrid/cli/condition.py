@@ -15,6 +15,11 @@ from filegrid.errors import IntegrityError, Unavailable
 if TYPE_CHECKING:
     from filegrid.client.check import Finding, Summary
 
+_SERVER_TITLES = (
+    *("chunk server", "state", "rack", "address"),
+    *("used", "free", "chunks", "cpu", "verified"),
+)
+
 DAMAGED = 1
 """fsck's exit code where nothing is lost and something is not as it should be."""
 
@@ -67,7 +72,7 @@ def show_status(state: dict[str, Any]) -> None:
     if state["chunk_servers"]:
         click.echo()
         table(
-            ("chunk server", "state", "rack", "address", "used", "free", "chunks", "cpu", "verified"),
+            _SERVER_TITLES,
             [server_row(server) for server in state["chunk_servers"]],
         )
 

@@ -34,6 +34,7 @@ DEADLINE = DAYS * DAY_SECONDS
 
 
 class Pace(SynchronousTestCase):
+    @settings(max_examples=100, deadline=None, database=None)
     @given(st.floats(1, 1e15), st.floats(0.1, 1e8), st.floats(0, 3))
     def test_bounds(self, cost: float, deadline: float, waited: float) -> None:
         """A round fits in the deadline; never slower than usual, never faster than allowed."""
