@@ -18,7 +18,7 @@ from filegrid.election.quorum import Member
 from filegrid.errors import GridError, InvalidRequest, NotLeader
 from filegrid.head.backups import Backups
 from filegrid.head.catching_up import StateReceiver, StateSender, finish
-from filegrid.head.headlog import HeadLog
+from filegrid.head.headlog import MOST_APPLIED, HeadLog
 from filegrid.head.journal import Journal
 from filegrid.head.jury import Jury
 from filegrid.head.liveness import Liveness
@@ -168,18 +168,9 @@ class Head:
     async def start(self) -> None:
         """Listen, and take part in the election.
 
-        :raises InvalidRequest: where there is no grid, no other head to learn it from, and this
-            head may not create one (S1).
         :raises Unavailable: where the port is taken.
         """
         await self._log.start()
-        alone = self._settings.node.heads in ((), (self._settings.address,))
-        if alone and not self._log.voters:
-            raise InvalidRequest(
-                "there is no grid in this head's data",
-                self._folder.path,
-                advice="bring its data back, or create a new grid with --create",
-            )
         build = acceptor(Plane.CONTROL, self._runtime, self._hello, self)
         self._listener = await self._runtime.network.listen(self._settings.node.listen, build)
         self._log.moved = self._log_moved
@@ -456,6 +447,13 @@ def open_head(
     state = folder.within(STATE)
     namespace = Namespace(runtime.disk.database(state), runtime.disk.database(state))
     finish(runtime.disk, folder, log, namespace)
+    alone = settings.node.heads in ((), (settings.address,))
+    if alone and not create and not _has_voters(log, namespace):
+        raise InvalidRequest(
+            "there is no grid in this head's data, and no other head to learn it from",
+            folder.path,
+            advice="bring its data back, or create a new grid with --create",
+        )
     ballots = BallotFile(runtime.disk, folder.within("ballot"))
     return Head(
         runtime,
@@ -471,3 +469,9 @@ def open_head(
         on_fatal=on_fatal,
         certificate_expires_ms=certificate_expires_ms,
     )
+
+
+def _has_voters(log: Journal, namespace: Namespace) -> bool:
+    """Whether a grid was ever made here (S1); the entry that says who votes is one of the first."""
+    first = log.read(namespace.applied_index + 1, MOST_APPLIED)
+    return bool(namespace.voters()) or any(one.command.HasField("configure") for one in first)
