@@ -24,7 +24,9 @@ from filegrid.head.jury import Jury
 from filegrid.head.liveness import Liveness
 from filegrid.head.locations import Locations
 from filegrid.head.namespace import Namespace
+from filegrid.head.operations import OPERATORS
 from filegrid.head.redundancy import Redundancy
+from filegrid.head.registry import Registry
 from filegrid.head.reign import Reign
 from filegrid.head.roster import Roster
 from filegrid.head.verbs import CLIENTS, VERBS
@@ -55,7 +57,9 @@ FORWARD_SECONDS = 5.0
 CHUNK_SERVERS = frozenset({Role.CHUNK})
 HEADS = frozenset({Role.HEAD})
 HEALTH = frozenset({Role.HEALTH})
-OPERATORS = frozenset({Role.OPERATOR, Role.HEAD})
+
+_OF_SERVERS = frozenset({"register_server", "set_standing"})
+"""Commands of the log that change what is known of chunk servers."""
 
 _log = Logger()
 
@@ -131,12 +135,16 @@ class Head:
             dead_seconds=settings.chunk.dead_seconds,
             most_gap_seconds=10 * TURN_SECONDS,
         )
-        self._redundancy = Redundancy(namespace, locations, self._liveness, runtime.clock.seconds)
+        self._registry = Registry(namespace)
+        self._redundancy = Redundancy(
+            namespace, locations, self._liveness, self._registry, runtime.clock.seconds
+        )
         self._roster = Roster(
             runtime,
             liveness=self._liveness,
             locations=locations,
             redundancy=self._redundancy,
+            registry=self._registry,
             heartbeat_seconds=settings.chunk.heartbeat_seconds,
             suspect_seconds=settings.chunk.suspect_seconds,
         )
@@ -151,6 +159,7 @@ class Head:
         return {
             **methods,
             "empty_trash": Method(OPERATORS, self._as_leader("empty_trash")),
+            "drain": Method(OPERATORS, self._as_leader("drain")),
             "get_status": Method(CLIENTS | HEADS, self._get_status),
             "hand_over": Method(OPERATORS, self._hand_over),
             "begin_backup": Method(OPERATORS, self._leading(self._begin_backup)),
@@ -248,6 +257,7 @@ class Head:
             namespace=self._namespace,
             locations=self._locations,
             redundancy=self._redundancy,
+            registry=self._registry,
             roster=self._roster,
             install=self._sender.send,
             certificate_expires_ms=self._certificate_expires_ms,
@@ -278,6 +288,9 @@ class Head:
     def _applied(
         self, entries: Sequence[journal.Entry], outcomes: Sequence[journal.Outcome]
     ) -> None:
+        if any(entry.command.WhichOneof("change") in _OF_SERVERS for entry in entries):
+            for name in self._registry.refresh():
+                self._redundancy.scan_server(name)
         for outcome in outcomes:
             self._redundancy.touch(outcome.released)
             self._redundancy.touch(outcome.published)
