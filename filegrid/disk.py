@@ -82,6 +82,9 @@ class RealFile:
             # The result does not matter: datasync reports what could not be written.
             _sync_file_range(self._fd, offset, length, _SYNC_FILE_RANGE_WRITE)
 
+    def uncache(self) -> None:
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def datasync(self) -> None:
         if self._fd < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # fdatasync: a ValueError
@@ -147,6 +150,17 @@ class RealDisk:
 
     def database(self, path: str) -> sqlite3.Connection:
         return sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+
+    def copy_database(self, database: sqlite3.Connection, path: str) -> None:
+        self.create(path).close()
+        try:
+            with closing(sqlite3.connect(path, isolation_level=None)) as target:
+                target.execute("PRAGMA journal_mode = OFF")  # it is whole, or of no use
+                target.execute("PRAGMA synchronous = OFF")
+                database.backup(target)
+        except sqlite3.Error as error:
+            full = "full" in str(error)
+            raise OSError(errno.ENOSPC if full else errno.EIO, str(error), path) from error
 
 
 _ADVICE = {

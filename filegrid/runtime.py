@@ -98,6 +98,9 @@ class File(Protocol):
     def start_writeback(self, offset: int, length: int) -> None:
         """Begin to move what was written there to the disk; a hint, which may do nothing."""
 
+    def uncache(self) -> None:
+        """Let what is read next come from the disk itself, not from memory; a hint."""
+
     def datasync(self) -> None:
         """Make contents and length durable. After an OSError the contents are lost (S16)."""
 
@@ -144,6 +147,12 @@ class Disk(Protocol):
 
     def database(self, path: str) -> sqlite3.Connection:
         """An SQLite database in this file system, usable from any one thread at a time."""
+
+    def copy_database(self, database: sqlite3.Connection, path: str) -> None:
+        """All that `database` sees, as a new file, which :meth:`database` opens; not synced.
+
+        Other connections read and write meanwhile; so do other threads of Python.
+        """
 
 
 class Threads(Protocol):

@@ -60,6 +60,17 @@ def event_document(event: Event) -> dict[str, Any]:
     }
 
 
+def drain_document(server: wire.DrainReport) -> dict[str, Any]:
+    return {
+        "server": server.server,
+        "state": server.state,
+        "chunks_left": server.chunks_left,
+        "bytes_left": server.bytes_left,
+        "open_uploads": server.open_uploads,
+        "blockers": list(server.blockers),
+    }
+
+
 def _server(server: wire.ServerStatus) -> dict[str, Any]:
     return {
         "name": server.name,
@@ -72,4 +83,9 @@ def _server(server: wire.ServerStatus) -> dict[str, Any]:
         "cpu_percent": server.cpu_percent,
         "network_bytes_per_second": server.network_bytes_per_second,
         "disk_bytes_per_second": server.disk_bytes_per_second,
+        "scrub": {
+            "never_verified": server.scrubbed.never_verified,
+            "oldest_verified": server.scrubbed.oldest_verified_ms / 1000 or None,
+            "rot_found": server.scrubbed.rot_found,
+        },
     }

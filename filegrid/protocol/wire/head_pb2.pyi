@@ -461,6 +461,36 @@ class HealthStatus(_message.Message):
 Global___HealthStatus: _TypeAlias = HealthStatus  # noqa: Y015
 
 @_typing.final
+class Scrubbed(_message.Message):
+    """How far a chunk server has read back what it holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEVER_VERIFIED_FIELD_NUMBER: _builtins.int
+    OLDEST_VERIFIED_MS_FIELD_NUMBER: _builtins.int
+    ROT_FOUND_FIELD_NUMBER: _builtins.int
+    never_verified: _builtins.int
+    """replicas not read back since they came"""
+    oldest_verified_ms: _builtins.int
+    """all others were read back since then; 0: there are no others"""
+    rot_found: _builtins.int
+    """damaged replicas since the server started"""
+    def __init__(
+        self,
+        *,
+        never_verified: _builtins.int = ...,
+        oldest_verified_ms: _builtins.int = ...,
+        rot_found: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["never_verified", b"never_verified", "oldest_verified_ms", b"oldest_verified_ms", "rot_found", b"rot_found"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Scrubbed: _TypeAlias = Scrubbed  # noqa: Y015
+
+@_typing.final
 class ServerStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -475,6 +505,7 @@ class ServerStatus(_message.Message):
     NETWORK_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     DISK_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EXPIRES_MS_FIELD_NUMBER: _builtins.int
+    SCRUBBED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     address: _builtins.str
     rack: _builtins.str
@@ -486,6 +517,8 @@ class ServerStatus(_message.Message):
     network_bytes_per_second: _builtins.float
     disk_bytes_per_second: _builtins.float
     certificate_expires_ms: _builtins.int
+    @_builtins.property
+    def scrubbed(self) -> Global___Scrubbed: ...
     def __init__(
         self,
         *,
@@ -500,10 +533,11 @@ class ServerStatus(_message.Message):
         network_bytes_per_second: _builtins.float = ...,
         disk_bytes_per_second: _builtins.float = ...,
         certificate_expires_ms: _builtins.int = ...,
+        scrubbed: Global___Scrubbed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scrubbed", b"scrubbed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity_bytes", b"capacity_bytes", "certificate_expires_ms", b"certificate_expires_ms", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "free_bytes", b"free_bytes", "name", b"name", "network_bytes_per_second", b"network_bytes_per_second", "rack", b"rack", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity_bytes", b"capacity_bytes", "certificate_expires_ms", b"certificate_expires_ms", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "free_bytes", b"free_bytes", "name", b"name", "network_bytes_per_second", b"network_bytes_per_second", "rack", b"rack", "scrubbed", b"scrubbed", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -599,6 +633,95 @@ class Status(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Status: _TypeAlias = Status  # noqa: Y015
+
+@_typing.final
+class Drain(_message.Message):
+    """For operators: chunk servers are to leave, or stay after all. A target is a server's name, or
+    "rack:" and a rack or what racks begin with.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGETS_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    undo: _builtins.bool
+    dry_run: _builtins.bool
+    """change nothing, tell how it is"""
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        targets: _abc.Iterable[_builtins.str] | None = ...,
+        undo: _builtins.bool = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "targets", b"targets", "undo", b"undo"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Drain: _TypeAlias = Drain  # noqa: Y015
+
+@_typing.final
+class DrainReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CHUNKS_LEFT_FIELD_NUMBER: _builtins.int
+    BYTES_LEFT_FIELD_NUMBER: _builtins.int
+    OPEN_UPLOADS_FIELD_NUMBER: _builtins.int
+    BLOCKERS_FIELD_NUMBER: _builtins.int
+    server: _builtins.str
+    state: _builtins.str
+    """as in ServerStatus"""
+    chunks_left: _builtins.int
+    """that have too few replicas without this server"""
+    bytes_left: _builtins.int
+    open_uploads: _builtins.int
+    """chunks there of uploads that are under way"""
+    @_builtins.property
+    def blockers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        server: _builtins.str = ...,
+        state: _builtins.str = ...,
+        chunks_left: _builtins.int = ...,
+        bytes_left: _builtins.int = ...,
+        open_uploads: _builtins.int = ...,
+        blockers: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blockers", b"blockers", "bytes_left", b"bytes_left", "chunks_left", b"chunks_left", "open_uploads", b"open_uploads", "server", b"server", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainReport: _TypeAlias = DrainReport  # noqa: Y015
+
+@_typing.final
+class DrainReports(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___DrainReport]: ...
+    def __init__(
+        self,
+        *,
+        servers: _abc.Iterable[Global___DrainReport] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["servers", b"servers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainReports: _TypeAlias = DrainReports  # noqa: Y015
 
 @_typing.final
 class ListDeficits(_message.Message):
