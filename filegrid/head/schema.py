@@ -7,9 +7,10 @@ log did not say (S8). Names and unique ids are BLOBs, so that SQLite orders them
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 from filegrid.errors import UnsupportedVersion
+from filegrid.head.rows import write_rows
 
 SCHEMA_VERSION = 2
 """In the database's user_version; any other one is refused by name (S24)."""
@@ -116,7 +117,7 @@ _TABLES = (
 )
 
 _READ_META = "SELECT key, value FROM meta"
-_WRITE_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+_WRITE_META = "INSERT OR REPLACE INTO meta VALUES (ROWS)"
 
 
 def open_schema(database: sqlite3.Connection, *, writable: bool = True) -> None:
@@ -163,6 +164,9 @@ class Registers:
     """Different chunks that published contents name, those in the trash with them."""
 
 
+_REGISTERS = frozenset(field.name for field in fields(Registers))
+
+
 class RegisterFile:
     """Keeps :class:`Registers` in the database, in the transaction that changed them."""
 
@@ -175,16 +179,18 @@ class RegisterFile:
     def load(self) -> None:
         """Back to what was last committed."""
         self.now = read_registers(self._database)
-        self._saved = asdict(self.now)
+        self._saved = dict(self._database.execute(_READ_META))
 
     def save(self) -> None:
-        current = asdict(self.now)
-        changed = [(key, value) for key, value in current.items() if self._saved[key] != value]
-        self._database.executemany(_WRITE_META, changed)
-        self._saved = current
+        changed = {}
+        for field in _REGISTERS:
+            value = getattr(self.now, field)
+            if self._saved.get(field) != value:
+                changed[field] = value
+        write_rows(self._database, _WRITE_META, list(changed.items()))
+        self._saved.update(changed)
 
 
 def read_registers(database: sqlite3.Connection) -> Registers:
-    known = {field.name for field in fields(Registers)}
     rows = database.execute(_READ_META)
-    return Registers(**{key: value for key, value in rows if key in known})
+    return Registers(**{key: value for key, value in rows if key in _REGISTERS})
