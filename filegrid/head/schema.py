@@ -164,7 +164,7 @@ class Registers:
     """Different chunks that published contents name, those in the trash with them."""
 
 
-_REGISTERS = frozenset(field.name for field in fields(Registers))
+_REGISTERS = tuple(field.name for field in fields(Registers))
 
 
 class RegisterFile:
