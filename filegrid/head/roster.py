@@ -263,7 +263,15 @@ class Roster:
             more = page.more
             if more:
                 after = page.chunks[-1].id
-        self._redundancy.touch(self._locations.end_report(server.name))
+        stale_after: bytes | None = b""
+        while stale_after is not None:
+            stale, stale_after = self._locations.forget_stale(
+                server.name, stale_after, INVENTORY_PAGE
+            )
+            self._redundancy.touch(stale)
+            await self._runtime.sleep(0)  # a server may hold millions; others have their turn
+            if self._servers.get(server.name) is not server or self._reign is not reign:
+                return
         server.reported = True
         _log.info("{name} reported all its chunks", name=server.name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Awaitable, Callable
 
 from google.protobuf.message import Message
@@ -286,7 +287,8 @@ class Verbs:
     async def _list_deficits(self, caller: Caller, request: Message) -> head_pb2.Deficits:
         assert isinstance(request, head_pb2.ListDeficits)
         limit = min(request.limit or MOST_PLACED, MOST_PLACED)
-        ids = sorted(one for one in self._redundancy.deficits if one > request.after)
+        later = (one for one in self._redundancy.deficits if one > request.after)
+        ids = heapq.nsmallest(limit + 1, later)  # there may be a million
         answer = head_pb2.Deficits(
             more=len(ids) > limit,
             locations_incomplete=not (self._roster.complete and self._redundancy.settled),
