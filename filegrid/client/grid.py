@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from twisted.internet.defer import Deferred
 
 from filegrid.client import download
 from filegrid.client.access import Access
@@ -189,16 +191,22 @@ class GridClient:
         """:raises NoSuchPath: where nothing has this path."""
         return await look_up(self.access, normal(path))
 
-    async def listdir(self, path: str = "/") -> AsyncIterator[Stat]:
+    async def listdir(self, path: str = "/") -> AsyncGenerator[Stat, None]:
         """What is in a folder, in the byte order of the names.
 
         :raises NotAFolder: where `path` is a file.
         """
-        after: str | None = ""
+        page, after = await self.list_page(path)
         while after is not None:
-            page, after = await self.list_page(path, after)
-            for entry in page:
-                yield entry
+            following = Deferred.fromCoroutine(self.list_page(path, after))  # while this is used
+            try:
+                for entry in page:
+                    yield entry
+                page, after = await following
+            finally:
+                following.addErrback(lambda _: None).cancel()  # where nobody wants it any more
+        for entry in page:
+            yield entry
 
     async def list_page(self, path: str, after: str = "") -> tuple[list[Stat], str | None]:
         """A page of :meth:`listdir`: names greater than `after`, and where the next page begins."""

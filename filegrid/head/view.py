@@ -119,7 +119,8 @@ class View:
             if not folder.is_folder:
                 raise NotAFolder("this is a file, not a folder", join_path(names))
             found = children(self._reads, folder.id, after=after.encode(), limit=limit + 1)
-        nodes = [node.to_wire(join_path([*names, node.name.decode()])) for node in found[:limit]]
+        above = "".join(f"/{name}" for name in names)
+        nodes = [node.to_wire(f"{above}/{node.name.decode()}") for node in found[:limit]]
         return nodes, len(found) > limit
 
     def totals(self, path: str) -> tuple[int, int]:
