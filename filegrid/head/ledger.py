@@ -52,6 +52,7 @@ class Ledger:
         self._waiting: deque[_Proposal] = deque()
         self._unanswered: dict[int, _Proposal] = {}
         self._wake: Deferred[None] | None = None
+        self._waking = False
         self._loop: Deferred[None] | None = None
         self._ended: GridError | None = None
         self._paused = False
@@ -112,7 +113,9 @@ class Ledger:
             )
         proposal = _Proposal(command, Deferred(self._withdraw))
         self._waiting.append(proposal)
-        self._turn()
+        if self._wake is not None and not self._waking:
+            self._waking = True
+            self._clock.callLater(0, self._turn)  # what else comes in this turn joins the group
         return await proposal.answer
 
     def applied(self, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
@@ -123,6 +126,7 @@ class Ledger:
                 proposal.answer.callback(outcome)
 
     def _turn(self) -> None:
+        self._waking = False
         wake, self._wake = self._wake, None
         if wake is not None:
             wake.callback(None)
