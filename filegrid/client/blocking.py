@@ -226,6 +226,10 @@ class Grid:
         """As :meth:`filegrid.client.grid.GridClient.drain`."""
         return self.runner.run(lambda: self.client.drain(*targets, undo=undo, dry_run=dry_run))
 
+    def balance(self) -> None:
+        """As :meth:`filegrid.client.grid.GridClient.balance`."""
+        self.runner.run(self.client.balance)
+
     def _pieces(self, reader: Reader) -> Iterator[memoryview]:
         async def close() -> None:
             reader.close()

@@ -310,6 +310,11 @@ class GridClient:
         answer = await self.access.session.call(request, head_pb2.DrainReports)
         return [drain_document(server) for server in answer.servers]
 
+    async def balance(self) -> None:
+        """Make the chunk servers evenly full now; it goes on by itself, and
+        :meth:`status` shows how far it is. For operators."""
+        await self.access.session.call(head_pb2.StartBalance(), Done)
+
     def _ingest(
         self,
         path: str,

@@ -139,6 +139,12 @@ class Drain:
             return False
         return not self._uploads(name, most=1)
 
+    def waiting(self, name: str) -> tuple[int, int]:
+        """Chunks, and bytes in them, that wait to be made elsewhere; of what was looked at."""
+        needs = (*self._redundancy.deficits.values(), *self._redundancy.moves.values())
+        lengths = [need.record.chunk.length for need in needs if name in need.leaving]
+        return len(lengths), sum(lengths)
+
     def _uploads(self, name: str, *, most: int) -> int:
         """Sealed chunks of uploads that are under way."""
         count = 0

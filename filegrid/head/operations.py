@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from google.protobuf.message import Message
 
+from filegrid.head.balance import Balance
 from filegrid.head.drain import Drain
 from filegrid.head.registry import Registry
 from filegrid.model import Role
 from filegrid.net.link import Caller, Method
+from filegrid.protocol.wire import frame_pb2
 from filegrid.protocol.wire import head_pb2 as wire
 
 OPERATORS = frozenset({Role.OPERATOR, Role.HEAD})
@@ -16,10 +18,18 @@ OPERATORS = frozenset({Role.OPERATOR, Role.HEAD})
 class Operations:
     """The requests of operators; each may be sent again without harm."""
 
-    def __init__(self, *, registry: Registry, drain: Drain) -> None:
+    def __init__(self, *, registry: Registry, drain: Drain, balance: Balance) -> None:
         self._registry = registry
         self._drain = drain
-        self.methods = {"drain": Method(OPERATORS, self._drain_servers)}
+        self._balance = balance
+        self.methods = {
+            "drain": Method(OPERATORS, self._drain_servers),
+            "start_balance": Method(OPERATORS, self._start_balance),
+        }
+
+    async def _start_balance(self, caller: Caller, request: Message) -> frame_pb2.Done:
+        self._balance.start()
+        return frame_pb2.Done()
 
     async def _drain_servers(self, caller: Caller, request: Message) -> wire.DrainReports:
         assert isinstance(request, wire.Drain)

@@ -65,6 +65,12 @@ class Work:
             and self.outstanding_bytes < OUTSTANDING_BYTES
         )
 
+    def take(self, length: int) -> None:
+        """One more replica is to be made there."""
+        self.write_bytes -= length
+        self.copies += 1
+        self.outstanding_bytes += length
+
 
 @dataclass(slots=True, kw_only=True)
 class Plan:
@@ -141,9 +147,7 @@ class _Targets:
 
     def take(self, name: str, length: int) -> None:
         work = self._work[name]
-        work.write_bytes -= length
-        work.copies += 1
-        work.outstanding_bytes += length
+        work.take(length)
         self._taken[name] += length
         if not work.takes_more:
             self.left -= 1

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from filegrid.config import Settings
 from filegrid.election.quorum import Member
 from filegrid.errors import GridError, InvalidRequest, NotLeader
+from filegrid.head.balance import Balance
 from filegrid.head.collector import Collector
 from filegrid.head.drain import Drain
 from filegrid.head.headlog import HeadLog
@@ -19,6 +20,7 @@ from filegrid.head.ledger import Ledger
 from filegrid.head.locations import Locations
 from filegrid.head.namespace import Namespace
 from filegrid.head.operations import Operations
+from filegrid.head.pruning import Pruning
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
 from filegrid.head.repair import Repair
@@ -104,6 +106,18 @@ class Reign:
         self._repair = Repair(
             runtime, roster, redundancy, namespace, mib_per_second=settings.repair.mib_per_second
         )
+        self._pruning = Pruning(runtime, roster, redundancy, self._repair.work)
+        self._balance = Balance(
+            runtime,
+            roster,
+            redundancy,
+            locations,
+            registry,
+            namespace,
+            self._repair,
+            mib_per_second=settings.repair.mib_per_second,
+            band_percent=settings.balance.band_percent,
+        )
         self._collector = Collector(
             runtime,
             roster,
@@ -137,6 +151,8 @@ class Reign:
             repair=self._repair,
             collector=self._collector,
             drain=self._drain,
+            registry=registry,
+            balance=self._balance,
         )
         verbs = Verbs(
             runtime,
@@ -148,7 +164,7 @@ class Reign:
             propose=self._ledger.propose,
             status=self._report.make,
         )
-        operations = Operations(registry=registry, drain=self._drain)
+        operations = Operations(registry=registry, drain=self._drain, balance=self._balance)
         self.methods: Mapping[str, Method] = {**verbs.methods, **operations.methods}
 
     # From the beginning to the end.
@@ -186,6 +202,7 @@ class Reign:
     async def ended(self) -> None:
         """Return once nothing of it runs any more."""
         await self._repair.stop()
+        await self._pruning.stop()
         await self._collector.stop()
         await self._drain.stop()
         await self._tasks.stop()
@@ -239,12 +256,14 @@ class Reign:
         if self.serving:
             self._roster.judge()
             self._repair.turn()
+            self._pruning.turn()
 
     def housekeep(self) -> None:
         self.meet()
         if self.serving:
             self._collector.turn()
             self._drain.turn()
+            self._balance.turn()
             if len(self._tasks) == 0:
                 self._tasks.begin(self._expire())
                 self._tasks.begin(self._keep_voters())

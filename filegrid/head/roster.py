@@ -53,6 +53,11 @@ class Server:
     load: wire.Load = field(default_factory=wire.Load)
     certificate_expires_ms: int = 0
 
+    def grow(self, more_bytes: int) -> None:
+        """It told of chunks that came, or went: until its next heartbeat that is so much."""
+        self.load.held_bytes = max(0, self.load.held_bytes + more_bytes)
+        self.load.free_bytes = max(0, self.load.free_bytes - more_bytes)
+
 
 @dataclass(slots=True, kw_only=True)
 class _Reign:
@@ -273,8 +278,12 @@ class Roster:
         server = self._servers.get(caller.peer.name)
         if server is None or server.link is not caller.link or server.run != request.run:
             raise Unavailable("join before telling changes", caller.peer.name)
+        gone = [*request.removed, *request.damaged]
+        left = (self._locations.replica(chunk_id, server.name) for chunk_id in gone)
+        server.grow(sum(ref.length for ref in request.added))
+        server.grow(-sum(chunk.length for chunk in left if chunk is not None))
         self._locations.add(server.name, map(Chunk.from_wire, request.added))
-        self._locations.remove(server.name, [*request.removed, *request.damaged])
+        self._locations.remove(server.name, gone)
         self._redundancy.condemn(server.name, request.damaged)
         self._redundancy.touch(ref.id for ref in request.added)
         self._redundancy.touch(request.removed)
@@ -282,6 +291,18 @@ class Roster:
         return frame_pb2.Done()
 
     # What others ask.
+
+    def racks(self) -> dict[str, str]:
+        """The rack of every server."""
+        return {server.name: server.rack for server in self}
+
+    def use(self) -> dict[str, float]:
+        """How full every server is with chunks, as a fraction of what it has room for."""
+        return {
+            server.name: server.load.held_bytes
+            / max(1, server.load.held_bytes + server.load.free_bytes)
+            for server in self
+        }
 
     def order(self, server: Server) -> wire.Order:
         """What every order to this server carries.

@@ -158,6 +158,7 @@ class Head:
             **methods,
             "empty_trash": Method(OPERATORS, self._as_leader("empty_trash")),
             "drain": Method(OPERATORS, self._as_leader("drain")),
+            "start_balance": Method(OPERATORS, self._as_leader("start_balance")),
             "get_status": Method(CLIENTS | HEADS, self._get_status),
             "hand_over": Method(OPERATORS, self._hand_over),
             "join": Method(CHUNK_SERVERS, self._roster.join),

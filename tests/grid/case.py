@@ -31,6 +31,7 @@ class GridCase(SynchronousTestCase):
     """Each test has a grid of its own, seeded by its name: it is the same at every run."""
 
     settings: dict[str, int] = {}
+    sections: dict[str, Any] = {}
     heads = 1
     health = 0
     chunk_servers = 5
@@ -43,6 +44,7 @@ class GridCase(SynchronousTestCase):
             health=self.health,
             chunk_servers=self.chunk_servers,
             racks=self.racks,
+            sections=self.sections,
             **self.settings,
         )
         self.grid.start()

@@ -558,6 +558,7 @@ class Status(_message.Message):
     BYTES_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     VERDICTS_FIELD_NUMBER: _builtins.int
+    WORK_FIELD_NUMBER: _builtins.int
     grid_id: _builtins.str
     epoch: _builtins.int
     leader: _builtins.str
@@ -577,6 +578,8 @@ class Status(_message.Message):
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_health_pb2.Event]:
         """the last of the health nodes, the newest last"""
 
+    @_builtins.property
+    def work(self) -> _containers.RepeatedCompositeFieldContainer[Global___Work]: ...
     def __init__(
         self,
         *,
@@ -591,10 +594,11 @@ class Status(_message.Message):
         bytes: _builtins.int = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         verdicts: _abc.Iterable[_health_pb2.Event] | None = ...,
+        work: _abc.Iterable[Global___Work] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "chunk_servers", b"chunk_servers", "chunks", b"chunks", "epoch", b"epoch", "files", b"files", "grid_id", b"grid_id", "heads", b"heads", "health", b"health", "leader", b"leader", "verdicts", b"verdicts", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "chunk_servers", b"chunk_servers", "chunks", b"chunks", "epoch", b"epoch", "files", b"files", "grid_id", b"grid_id", "heads", b"heads", "health", b"health", "leader", b"leader", "verdicts", b"verdicts", "warnings", b"warnings", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -668,6 +672,63 @@ class DrainReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrainReport: _TypeAlias = DrainReport  # noqa: Y015
+
+@_typing.final
+class StartBalance(_message.Message):
+    """For operators: make the chunk servers evenly full now, and at full speed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartBalance: _TypeAlias = StartBalance  # noqa: Y015
+
+@_typing.final
+class Work(_message.Message):
+    """What goes on by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    SERVER_FIELD_NUMBER: _builtins.int
+    CHUNKS_LEFT_FIELD_NUMBER: _builtins.int
+    BYTES_LEFT_FIELD_NUMBER: _builtins.int
+    SECONDS_LEFT_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"repair", "drain" or "balance" """
+    server: _builtins.str
+    """which one is drained"""
+    chunks_left: _builtins.int
+    bytes_left: _builtins.int
+    seconds_left: _builtins.float
+    """0: not known"""
+    waits_for: _builtins.str
+    """why nothing happens now; empty where something does"""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        server: _builtins.str = ...,
+        chunks_left: _builtins.int = ...,
+        bytes_left: _builtins.int = ...,
+        seconds_left: _builtins.float = ...,
+        waits_for: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_left", b"bytes_left", "chunks_left", b"chunks_left", "kind", b"kind", "seconds_left", b"seconds_left", "server", b"server", "waits_for", b"waits_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Work: _TypeAlias = Work  # noqa: Y015
 
 @_typing.final
 class DrainReports(_message.Message):
