@@ -230,6 +230,10 @@ class Grid:
         """As :meth:`filegrid.client.grid.GridClient.balance`."""
         self.runner.run(self.client.balance)
 
+    def repair_now(self) -> None:
+        """As :meth:`filegrid.client.grid.GridClient.repair_now`."""
+        self.runner.run(self.client.repair_now)
+
     def _pieces(self, reader: Reader) -> Iterator[memoryview]:
         async def close() -> None:
             reader.close()

@@ -315,6 +315,11 @@ class GridClient:
         :meth:`status` shows how far it is. For operators."""
         await self.access.session.call(head_pb2.StartBalance(), Done)
 
+    async def repair_now(self) -> None:
+        """Wait for no chunk server that vanished with others, or was stopped in good order; for
+        operators."""
+        await self.access.session.call(head_pb2.RepairNow(), Done)
+
     def _ingest(
         self,
         path: str,

@@ -7,6 +7,7 @@ from google.protobuf.message import Message
 from filegrid.head.balance import Balance
 from filegrid.head.drain import Drain
 from filegrid.head.registry import Registry
+from filegrid.head.roster import Roster
 from filegrid.model import Role
 from filegrid.net.link import Caller, Method
 from filegrid.protocol.wire import frame_pb2
@@ -18,14 +19,22 @@ OPERATORS = frozenset({Role.OPERATOR, Role.HEAD})
 class Operations:
     """The requests of operators; each may be sent again without harm."""
 
-    def __init__(self, *, registry: Registry, drain: Drain, balance: Balance) -> None:
+    def __init__(
+        self, *, registry: Registry, roster: Roster, drain: Drain, balance: Balance
+    ) -> None:
         self._registry = registry
+        self._roster = roster
         self._drain = drain
         self._balance = balance
         self.methods = {
             "drain": Method(OPERATORS, self._drain_servers),
             "start_balance": Method(OPERATORS, self._start_balance),
+            "repair_now": Method(OPERATORS, self._repair_now),
         }
+
+    async def _repair_now(self, caller: Caller, request: Message) -> frame_pb2.Done:
+        self._roster.wait_for_nobody()
+        return frame_pb2.Done()
 
     async def _start_balance(self, caller: Caller, request: Message) -> frame_pb2.Done:
         self._balance.start()

@@ -24,6 +24,7 @@ from filegrid.head.pruning import Pruning
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
 from filegrid.head.repair import Repair
+from filegrid.head.restraint import Restraint
 from filegrid.head.roster import Roster, Server
 from filegrid.head.shipping import Shipping
 from filegrid.head.status import StatusReport
@@ -78,6 +79,7 @@ class Reign:
         redundancy: Redundancy,
         registry: Registry,
         roster: Roster,
+        restraint: Restraint,
         install: Callable[[Link, int], Awaitable[int]],
         certificate_expires_ms: int,
     ) -> None:
@@ -104,7 +106,12 @@ class Reign:
             install=install,
         )
         self._repair = Repair(
-            runtime, roster, redundancy, namespace, mib_per_second=settings.repair.mib_per_second
+            runtime,
+            roster,
+            redundancy,
+            restraint,
+            namespace,
+            mib_per_second=settings.repair.mib_per_second,
         )
         self._pruning = Pruning(runtime, roster, redundancy, self._repair.work)
         self._balance = Balance(
@@ -164,7 +171,9 @@ class Reign:
             propose=self._ledger.propose,
             status=self._report.make,
         )
-        operations = Operations(registry=registry, drain=self._drain, balance=self._balance)
+        operations = Operations(
+            registry=registry, roster=roster, drain=self._drain, balance=self._balance
+        )
         self.methods: Mapping[str, Method] = {**verbs.methods, **operations.methods}
 
     # From the beginning to the end.

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, takewhile
 
 from twisted.logger import Logger
 
 from filegrid.errors import GridError
+from filegrid.head.deficits import Deficit
 from filegrid.head.liveness import State
 from filegrid.head.planning import Copy, Work, plan
 from filegrid.head.redundancy import Redundancy
+from filegrid.head.restraint import Restraint
 from filegrid.head.roster import Roster, Server
 from filegrid.head.view import View
 from filegrid.model import ChunkId
@@ -51,6 +53,7 @@ class Repair:
         runtime: Runtime,
         roster: Roster,
         redundancy: Redundancy,
+        restraint: Restraint,
         namespace: View,
         *,
         mib_per_second: float,
@@ -60,6 +63,7 @@ class Repair:
         self._runtime = runtime
         self._roster = roster
         self._redundancy = redundancy
+        self._restraint = restraint
         self._namespace = namespace
         self._bytes_per_second = mib_per_second * _MIB or math.inf
         self._allowed_at = runtime.clock.seconds()
@@ -78,6 +82,22 @@ class Repair:
         """What all live servers together may copy."""
         return self._bytes_per_second * max(1, len(self._roster.candidates()))
 
+    @property
+    def waits_for(self) -> str:
+        """Why it holds back; empty where it does not."""
+        now = self._runtime.clock.seconds()
+        seconds = self._restraint.seconds_left(now)
+        if seconds:
+            names = self._restraint.vanished
+            return (
+                f"{len(names)} servers vanished together ({', '.join(names[:5])}): but for chunks"
+                f" on their last replica, repair waits {seconds:.0f} s for them, or for 'filegrid"
+                " repair --now'"
+            )
+        if not self._roster.accounted:
+            return "some servers have not reported yet"
+        return ""
+
     def turn(self) -> None:
         """Order what can be ordered now; nothing before all servers have spoken (S18)."""
         deficits, moves = self._redundancy.deficits, self._redundancy.moves
@@ -86,10 +106,13 @@ class Repair:
             server.name for server in self._roster if self._roster.state(server.name) is State.LIVE
         }
         self._allow(live, now)
-        if not self._roster.complete or not (deficits or moves):
+        if not self._roster.accounted or not (deficits or moves):
             return
+        needs: Iterable[Deficit] = chain(deficits.values(), moves.values())
+        if self._restraint.seconds_left(now):
+            needs = takewhile(lambda need: len(need.sources) <= 1, deficits.values())
         found = plan(
-            chain(deficits.values(), moves.values()),
+            needs,
             self._roster.candidates(),
             self._roster.racks(),
             work=self.work,

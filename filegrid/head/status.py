@@ -148,6 +148,7 @@ class StatusReport:
                 chunks_left=len(deficits),
                 bytes_left=deficits.bytes,
                 seconds_left=deficits.bytes / self._repair.bytes_per_second,
+                waits_for=self._repair.waits_for,
             )
 
     def _draining(self) -> Iterator[wire.Work]:
@@ -189,6 +190,12 @@ class StatusReport:
                 f"{self._collector.held_back} chunks that no file names are kept: so many at once"
                 " wait for a person"
             )
+        warnings += [
+            f"{server.name} was stopped in good order: what it holds is made anew in"
+            f" {self._roster.away_seconds(server.name):.0f} s, unless it returns"
+            for server in self._roster
+            if self._roster.away_seconds(server.name)
+        ]
         warnings += [
             f"{server.name} cannot be written to: {server.load.trouble}"
             for server in self._roster

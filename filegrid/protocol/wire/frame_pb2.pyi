@@ -124,8 +124,10 @@ class Call(_message.Message):
     INSTALL_STATE_FIELD_NUMBER: _builtins.int
     JOIN_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    LEAVE_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
     START_BALANCE_FIELD_NUMBER: _builtins.int
+    REPAIR_NOW_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     INVENTORY_FIELD_NUMBER: _builtins.int
     COPY_CHUNKS_FIELD_NUMBER: _builtins.int
@@ -196,11 +198,15 @@ class Call(_message.Message):
     @_builtins.property
     def changes(self) -> _chunk_pb2.Changes: ...
     @_builtins.property
+    def leave(self) -> _chunk_pb2.Leave: ...
+    @_builtins.property
     def drain(self) -> _head_pb2.Drain:
         """to a head, from an operator"""
 
     @_builtins.property
     def start_balance(self) -> _head_pb2.StartBalance: ...
+    @_builtins.property
+    def repair_now(self) -> _head_pb2.RepairNow: ...
     @_builtins.property
     def heartbeat(self) -> _chunk_pb2.Heartbeat:
         """to a chunk server, from the leading head"""
@@ -258,8 +264,10 @@ class Call(_message.Message):
         install_state: _replication_pb2.InstallState | None = ...,
         join: _chunk_pb2.Join | None = ...,
         changes: _chunk_pb2.Changes | None = ...,
+        leave: _chunk_pb2.Leave | None = ...,
         drain: _head_pb2.Drain | None = ...,
         start_balance: _head_pb2.StartBalance | None = ...,
+        repair_now: _head_pb2.RepairNow | None = ...,
         heartbeat: _chunk_pb2.Heartbeat | None = ...,
         inventory: _chunk_pb2.Inventory | None = ...,
         copy_chunks: _chunk_pb2.CopyChunks | None = ...,
@@ -270,11 +278,11 @@ class Call(_message.Message):
         probe: _health_pb2.Probe | None = ...,
         get_events: _health_pb2.GetEvents | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "write_chunk", b"write_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "write_chunk", b"write_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "elect", "append_entries", "install_state", "join", "changes", "drain", "start_balance", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk", "probe", "get_events"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "elect", "append_entries", "install_state", "join", "changes", "leave", "drain", "start_balance", "repair_now", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk", "probe", "get_events"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 

@@ -691,6 +691,23 @@ class StartBalance(_message.Message):
 Global___StartBalance: _TypeAlias = StartBalance  # noqa: Y015
 
 @_typing.final
+class RepairNow(_message.Message):
+    """For operators: wait for no server that vanished with others, or was stopped in good order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepairNow: _TypeAlias = RepairNow  # noqa: Y015
+
+@_typing.final
 class Work(_message.Message):
     """What goes on by itself."""
 
