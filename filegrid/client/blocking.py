@@ -239,6 +239,10 @@ class Grid:
         """As :meth:`filegrid.client.grid.GridClient.repair_now`."""
         self.runner.run(self.client.repair_now)
 
+    def what_if(self, *down: str) -> dict[str, Any]:
+        """As :meth:`filegrid.client.grid.GridClient.what_if`."""
+        return self.runner.run(lambda: self.client.what_if(*down))
+
     def _pieces(self, reader: Reader) -> Iterator[memoryview]:
         async def close() -> None:
             reader.close()

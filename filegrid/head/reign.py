@@ -14,6 +14,7 @@ from filegrid.errors import GridError, InvalidRequest, NotLeader
 from filegrid.head.balance import Balance
 from filegrid.head.collector import Collector
 from filegrid.head.drain import Drain
+from filegrid.head.forecast import Forecasts
 from filegrid.head.headlog import HeadLog
 from filegrid.head.jury import Jury
 from filegrid.head.ledger import Ledger
@@ -172,7 +173,21 @@ class Reign:
             status=self._report.make,
         )
         operations = Operations(
-            registry=registry, roster=roster, drain=self._drain, balance=self._balance
+            registry=registry,
+            roster=roster,
+            drain=self._drain,
+            balance=self._balance,
+            forecasts=Forecasts(
+                runtime,
+                settings.grid,
+                roster,
+                locations,
+                registry,
+                namespace,
+                mib_per_second=settings.repair.mib_per_second,
+                wait_seconds=settings.chunk.dead_seconds,
+                restraint_seconds=settings.repair.restraint_seconds,
+            ),
         )
         self.methods: Mapping[str, Method] = {**verbs.methods, **operations.methods}
 

@@ -10,10 +10,23 @@ a grid that nobody looks after heals all the same.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 TOGETHER_SECONDS = 10.0
 """Servers that are found dead within this have vanished together: heartbeats are not in step."""
+
+
+def is_mass(gone: Collection[str], racks: Mapping[str, str]) -> bool:
+    """Whether these are so many that one thing must have happened to all.
+
+    :param racks: of all servers that were there, by name.
+    """
+    if len(gone) < 2:
+        return False  # one machine is one machine, though it be all of its rack
+    here = {rack for name, rack in racks.items() if name not in gone}
+    count = Counter(racks.get(name, "") for name in gone)
+    third = len(gone) > len(racks.keys() | set(gone)) / 3
+    return third or any(many > 1 and rack not in here for rack, many in count.items())
 
 
 class Restraint:
@@ -44,16 +57,7 @@ class Restraint:
             name: at for name, at in self._died_at.items() if now - at <= TOGETHER_SECONDS
         }
         self._died_at.update(dict.fromkeys(names, now))
-        here = {name: rack for name, rack in racks.items() if name not in self._died_at}
-        gone = {name: racks.get(name, "") for name in self._died_at}
-        if len(gone) < 2:
-            return  # one machine is one machine, though it be all of its rack
-        third = len(gone) > (len(gone) + len(here)) / 3
-        racks_here = set(here.values())
-        whole_rack = any(
-            count > 1 and rack not in racks_here for rack, count in Counter(gone.values()).items()
-        )
-        if third or whole_rack:
+        if is_mass(self._died_at, racks):
             self._until = now + self._wait_seconds
 
     def returned(self, name: str) -> None:

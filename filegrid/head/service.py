@@ -166,6 +166,7 @@ class Head:
             "drain": Method(OPERATORS, self._as_leader("drain")),
             "start_balance": Method(OPERATORS, self._as_leader("start_balance")),
             "repair_now": Method(OPERATORS, self._as_leader("repair_now")),
+            "what_if": Method(CLIENTS, self._as_leader("what_if")),
             "get_status": Method(CLIENTS | HEADS, self._get_status),
             "hand_over": Method(OPERATORS, self._hand_over),
             "begin_backup": Method(OPERATORS, self._leading(self._begin_backup)),

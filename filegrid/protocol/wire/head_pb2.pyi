@@ -708,6 +708,144 @@ class RepairNow(_message.Message):
 Global___RepairNow: _TypeAlias = RepairNow  # noqa: Y015
 
 @_typing.final
+class WhatIf(_message.Message):
+    """What if these chunk servers were down: of some of the chunks at a time, in the order of their ids."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGETS_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    after: _builtins.bytes
+    """a chunk id"""
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """as in Drain"""
+
+    def __init__(
+        self,
+        *,
+        targets: _abc.Iterable[_builtins.str] | None = ...,
+        after: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "targets", b"targets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhatIf: _TypeAlias = WhatIf  # noqa: Y015
+
+@_typing.final
+class AffectedFile(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    CONTENT_ID_FIELD_NUMBER: _builtins.int
+    UNREADABLE_CHUNKS_FIELD_NUMBER: _builtins.int
+    SINGLE_CHUNKS_FIELD_NUMBER: _builtins.int
+    UNWRITABLE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """empty: in the trash"""
+    content_id: _builtins.bytes
+    unreadable_chunks: _builtins.int
+    single_chunks: _builtins.int
+    """on their last replica"""
+    unwritable: _builtins.bool
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        content_id: _builtins.bytes = ...,
+        unreadable_chunks: _builtins.int = ...,
+        single_chunks: _builtins.int = ...,
+        unwritable: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "path", b"path", "single_chunks", b"single_chunks", "unreadable_chunks", b"unreadable_chunks", "unwritable", b"unwritable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AffectedFile: _TypeAlias = AffectedFile  # noqa: Y015
+
+@_typing.final
+class Forecast(_message.Message):
+    """What is said of chunks is of this page of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVERS_FIELD_NUMBER: _builtins.int
+    SERVERS_LEFT_FIELD_NUMBER: _builtins.int
+    MIN_REPLICAS_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    UNREADABLE_CHUNKS_FIELD_NUMBER: _builtins.int
+    SINGLE_CHUNKS_FIELD_NUMBER: _builtins.int
+    SHORT_CHUNKS_FIELD_NUMBER: _builtins.int
+    COPY_BYTES_FIELD_NUMBER: _builtins.int
+    MOST_WANTED_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
+    LOCATIONS_INCOMPLETE_FIELD_NUMBER: _builtins.int
+    servers_left: _builtins.int
+    """that can take chunks"""
+    min_replicas: _builtins.int
+    """without so many of them no file can be written"""
+    bytes_per_second: _builtins.int
+    """what those that are left may copy; 0: no limit"""
+    free_bytes: _builtins.int
+    """on them"""
+    wait_seconds: _builtins.float
+    """until repair of everything begins"""
+    chunks: _builtins.int
+    """that were looked at"""
+    unreadable_chunks: _builtins.int
+    single_chunks: _builtins.int
+    short_chunks: _builtins.int
+    """that have fewer replicas than wanted, those above with them"""
+    copy_bytes: _builtins.int
+    """to be made anew"""
+    most_wanted: _builtins.int
+    """replicas of one chunk"""
+    next: _builtins.bytes
+    """where the next page begins; empty after the last"""
+    locations_incomplete: _builtins.bool
+    @_builtins.property
+    def servers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that the targets mean"""
+
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___AffectedFile]: ...
+    def __init__(
+        self,
+        *,
+        servers: _abc.Iterable[_builtins.str] | None = ...,
+        servers_left: _builtins.int = ...,
+        min_replicas: _builtins.int = ...,
+        bytes_per_second: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+        wait_seconds: _builtins.float = ...,
+        chunks: _builtins.int = ...,
+        unreadable_chunks: _builtins.int = ...,
+        single_chunks: _builtins.int = ...,
+        short_chunks: _builtins.int = ...,
+        copy_bytes: _builtins.int = ...,
+        most_wanted: _builtins.int = ...,
+        files: _abc.Iterable[Global___AffectedFile] | None = ...,
+        next: _builtins.bytes = ...,
+        locations_incomplete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "chunks", b"chunks", "copy_bytes", b"copy_bytes", "files", b"files", "free_bytes", b"free_bytes", "locations_incomplete", b"locations_incomplete", "min_replicas", b"min_replicas", "most_wanted", b"most_wanted", "next", b"next", "servers", b"servers", "servers_left", b"servers_left", "short_chunks", b"short_chunks", "single_chunks", b"single_chunks", "unreadable_chunks", b"unreadable_chunks", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Forecast: _TypeAlias = Forecast  # noqa: Y015
+
+@_typing.final
 class Work(_message.Message):
     """What goes on by itself."""
 
