@@ -108,7 +108,11 @@ class Drain:
     def turn(self) -> None:
         """Log what has become true of servers that are leaving."""
         now = self._runtime.clock.seconds()
-        live = [name for name in self._registry.leaving() if self._roster.state(name) is State.LIVE]
+        live = [
+            name
+            for name in sorted(self._registry.leaving)
+            if self._roster.state(name) is State.LIVE
+        ]
         empty = {name for name in live if self.is_empty(name)}
         self._empty_since = {name: self._empty_since.get(name, now) for name in empty}
         if len(self._changes):
@@ -166,7 +170,7 @@ class Drain:
         found = Left(
             uploads=self._uploads(name, most=MOST_UPLOADS) + self._roster[name].load.writers
         )
-        gone = {*leaving, *self._registry.leaving()}
+        gone = {*leaving, *self._registry.leaving}
         after, ids = b"", [ChunkId(b"")]
         while ids:
             ids = self._locations.of_server(name, after, SCAN_PAGE)

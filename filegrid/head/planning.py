@@ -9,6 +9,7 @@ gets more copies at once than its share.
 from __future__ import annotations
 
 import random
+from bisect import bisect
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -157,8 +158,11 @@ class _Targets:
         length = deficit.record.chunk.length
         here = deficit.holders
         used = {racks.get(name, "") for name in here}
+        all_weights, last = self._weights[-1], len(self._free) - 1
         for _ in range(_TRIES):
-            one = self._random.choices(self._free, cum_weights=self._weights)[0]
+            # As random.choices, which takes much longer for one.
+            drawn = bisect(self._weights, self._random.random() * all_weights, 0, last)
+            one = self._free[drawn]
             if (
                 one.rack not in used
                 and one.name not in deficit.leaving

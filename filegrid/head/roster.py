@@ -379,5 +379,5 @@ class Roster:
             for server in self
             if self._liveness.state(server.name) is State.LIVE
             and server.load.writable
-            and not self._registry.leaves(server.name)
+            and server.name not in self._registry.leaving
         ]

@@ -152,7 +152,7 @@ class StatusReport:
             )
 
     def _draining(self) -> Iterator[wire.Work]:
-        for name in self._registry.leaving():
+        for name in sorted(self._registry.leaving):
             if self._drain.state(name) == "draining":
                 chunks, size = self._drain.waiting(name)
                 yield wire.Work(
