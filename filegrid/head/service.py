@@ -158,6 +158,7 @@ class Head:
             **methods,
             "empty_trash": Method(OPERATORS, self._as_leader("empty_trash")),
             "drain": Method(OPERATORS, self._as_leader("drain")),
+            "set_policy": Method(OPERATORS, self._as_leader("set_policy")),
             "get_status": Method(CLIENTS | HEADS, self._get_status),
             "hand_over": Method(OPERATORS, self._hand_over),
             "join": Method(CHUNK_SERVERS, self._roster.join),
@@ -288,6 +289,8 @@ class Head:
         for outcome in outcomes:
             self._redundancy.touch(outcome.released)
             self._redundancy.touch(outcome.published)
+            for content_id in outcome.resized:
+                self._redundancy.scan_content(content_id)
         if self._reign is not None:
             self._reign.applied(entries, outcomes)
 
