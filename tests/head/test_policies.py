@@ -51,7 +51,7 @@ class Inheriting(PolicyCase):
         self.assertEqual(of("/a/b/not/made/yet/f"), there)
 
     def test_unset(self) -> None:
-        """What a folder says no more, those above say again; one that says nothing is not listed."""
+        """What a folder unsets those above say again; one that says nothing is not listed."""
         self.set("/a", replication=2)
         self.set("/a/b", replication=4, trash_seconds=9)
         self.set("/a/b", unset=("replication",))
