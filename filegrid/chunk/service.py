@@ -173,13 +173,14 @@ class ChunkServer:
         assert isinstance(request, wire.CopyChunks)
         await self._obey(request.order)
         answer = wire.Copied()
+        failed: list[wire.HopFailure] = []
         waiting = list(reversed(request.copies))
 
         async def work() -> None:
             while waiting:
                 copy = waiting.pop()
                 try:
-                    await self._transfers.copy(copy)
+                    await self._transfers.copy(copy, failed)
                 except GridError as error:
                     failure = wire.CopyFailure(chunk_id=copy.chunk.id, fault=to_fault(error))
                     answer.failures.append(failure)
@@ -187,6 +188,7 @@ class ChunkServer:
                     answer.copied.append(copy.chunk.id)
 
         await gather(work() for _ in range(min(COPIES_AT_ONCE, len(waiting))))
+        answer.source_failures.extend(failed)
         return answer
 
     async def _discard(self, caller: Caller, request: Message) -> frame_pb2.Done:

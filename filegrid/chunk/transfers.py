@@ -123,9 +123,10 @@ class Transfers:
         except GridError as error:
             onward.error = error
 
-    async def copy(self, copy: wire.ChunkCopy) -> None:
+    async def copy(self, copy: wire.ChunkCopy, failed: list[wire.HopFailure]) -> None:
         """Fetch a chunk from the first of the sources that has it whole, and store it.
 
+        :param failed: where sources are added that could not be read from.
         :raises GridError: why the last source failed, or why it cannot be stored.
         """
         chunk = Chunk.from_wire(copy.chunk)
@@ -138,6 +139,7 @@ class Transfers:
                 return
             except (Unavailable, NoSuchChunk, IntegrityError) as failure:
                 error = failure
+                failed.append(wire.HopFailure(server=source.server, fault=to_fault(failure)))
         raise error
 
     async def _copy_from(self, address: Address, chunk: Chunk, origin: wire.ChunkOrigin) -> None:

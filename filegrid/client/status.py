@@ -77,6 +77,7 @@ def _server(server: wire.ServerStatus) -> dict[str, Any]:
         "address": server.address,
         "rack": server.rack,
         "state": server.state,
+        "reason": server.reason,
         "capacity_bytes": server.capacity_bytes,
         "free_bytes": server.free_bytes,
         "chunks": server.chunks,

@@ -18,6 +18,7 @@ from filegrid.head.locations import Locations
 from filegrid.head.placement import Candidate
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
+from filegrid.head.suspicion import Suspicion
 from filegrid.head.view import Server as Registered
 from filegrid.model import Chunk
 from filegrid.net.link import Caller, Link
@@ -86,6 +87,7 @@ class Roster:
         self._heartbeat_seconds = heartbeat_seconds
         self._suspect_seconds = suspect_seconds
         self._servers: dict[str, Server] = {}
+        self._suspicion = Suspicion()
         self._tasks = Tasks("watching a chunk server")
         self._reign: _Reign | None = None
 
@@ -104,6 +106,19 @@ class Roster:
 
     def state(self, name: str) -> State:
         return self._liveness.state(name)
+
+    def silent_seconds(self, name: str) -> float:
+        """For how long nothing was heard of it."""
+        return self._liveness.silent_seconds(name, self._runtime.clock.seconds())
+
+    def suspicion(self, name: str) -> str:
+        """Why a live server gets work last; empty where it is trusted."""
+        return self._suspicion.reason(name)
+
+    def complain(self, name: str, reporter: str, reason: str) -> None:
+        """Somebody was not served by a server that answers our heartbeats."""
+        if name in self._servers and self._liveness.state(name) is State.LIVE:
+            self._suspicion.report(name, reporter, reason, self._runtime.clock.seconds())
 
     # The part of this head.
 
@@ -133,6 +148,7 @@ class Roster:
                     address=one.address,
                 )
         self._liveness.begin(now, [server.name for server in self])
+        self._suspicion = Suspicion()
         for server in self:
             server.reported = False
             if server.link is not None:
@@ -177,6 +193,7 @@ class Roster:
             old.link.close(DuplicateName("a later run of this server has joined", name))
         self._servers[name] = server
         before = self._liveness.joined(name, self._runtime.clock.seconds())
+        self._suspicion.joined(name)
         if before is State.DEAD:
             self._redundancy.scan_server(name)
         _log.info("{name} joined from {address}", name=name, address=server.address)
@@ -231,6 +248,11 @@ class Roster:
             if server.link is not None:
                 server.link.close(Unavailable("it missed its heartbeats", name))
             self._redundancy.scan_server(name)
+        suspect, trusted = self._suspicion.judge(self._runtime.clock.seconds(), list(self._servers))
+        for name in suspect:
+            _log.warn("{name} is suspect: {reason}", name=name, reason=self.suspicion(name))
+        for name in trusted:
+            _log.info("{name} is trusted again", name=name)
         if self._reign is not None and not self._reign.was_complete and self.complete:
             # From here on a replica that is not known is missing, not merely unknown (S18).
             self._reign.was_complete = True
@@ -276,6 +298,7 @@ class Roster:
         self._locations.add(server.name, map(Chunk.from_wire, request.added))
         self._locations.remove(server.name, [*request.removed, *request.damaged])
         self._redundancy.condemn(server.name, request.damaged)
+        self._suspicion.damaged(server.name, len(request.damaged), self._runtime.clock.seconds())
         self._redundancy.touch(ref.id for ref in request.added)
         self._redundancy.touch(request.removed)
         self._redundancy.touch(request.damaged)
@@ -292,8 +315,11 @@ class Roster:
             raise NotLeader("this head gives no orders any more")
         return wire.Order(lineage=self._reign.lineage, epoch=self._reign.epoch, run=server.run)
 
-    def candidates(self) -> list[Candidate]:
-        """The servers that may get new chunks."""
+    def candidates(self, *, suspect: bool = False) -> list[Candidate]:
+        """The servers that may get new chunks.
+
+        :param suspect: instead of them those that may where there are too few of them.
+        """
         return [
             Candidate(
                 name=server.name,
@@ -306,4 +332,5 @@ class Roster:
             if self._liveness.state(server.name) is State.LIVE
             and server.load.writable
             and not self._registry.leaves(server.name)
+            and bool(self.suspicion(server.name)) is suspect
         ]

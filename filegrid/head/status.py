@@ -8,7 +8,7 @@ from filegrid.head.jury import Jury
 from filegrid.head.liveness import State
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.repair import Repair
-from filegrid.head.roster import Roster
+from filegrid.head.roster import Roster, Server
 from filegrid.head.shipping import Shipping
 from filegrid.head.view import View
 from filegrid.model import Address
@@ -101,7 +101,8 @@ class StatusReport:
                 name=server.name,
                 address=server.address,
                 rack=server.rack,
-                state=self._drain.state(server.name),
+                state=self._state(server.name),
+                reason=self._reason(server),
                 capacity_bytes=server.load.capacity_bytes,
                 free_bytes=server.load.free_bytes,
                 chunks=server.load.chunks,
@@ -113,6 +114,21 @@ class StatusReport:
             )
             for server in sorted(self._roster, key=lambda one: one.name)
         ]
+
+    def _state(self, name: str) -> str:
+        state = self._drain.state(name)
+        is_live = state == State.LIVE.value
+        return State.SUSPECT.value if is_live and self._roster.suspicion(name) else state
+
+    def _reason(self, server: Server) -> str:
+        """What is wrong with a server; empty where nothing is."""
+        state = self._roster.state(server.name)
+        if state is not State.LIVE:
+            away = self._roster.silent_seconds(server.name)
+            link = "its link is lost, and " if server.link is None else ""
+            return f"{link}it was last heard of {away:.0f} s ago"
+        trouble = f"it cannot be written to: {server.load.trouble}" if server.load.trouble else ""
+        return "; ".join(filter(None, (self._roster.suspicion(server.name), trouble)))
 
     def _chunks(self, total: int) -> wire.ChunkCounts:
         deficits = self._redundancy.deficits

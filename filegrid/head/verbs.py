@@ -216,7 +216,7 @@ class Verbs:
             head_pb2.Replica(
                 server=name,
                 address=self._roster[name].address,
-                state=_REPLICA_STATE[self._roster.state(name)],
+                state=self._replica_state(name),
             )
             for name in self._locations.holders(chunk)
         ]
@@ -230,6 +230,12 @@ class Verbs:
         ]
         return sorted(found, key=lambda replica: (replica.state, replica.server))
 
+    def _replica_state(self, name: str) -> head_pb2.ReplicaState.ValueType:
+        state = self._roster.state(name)
+        if state is State.LIVE and self._roster.suspicion(name):
+            return head_pb2.REPLICA_STATE_SUSPECT
+        return _REPLICA_STATE[state]
+
     async def _allocate(self, caller: Caller, request: Message) -> head_pb2.Allocation:
         """Choose servers for chunks that are about to be written; nothing of it is logged."""
         assert isinstance(request, head_pb2.Allocate)
@@ -237,9 +243,10 @@ class Verbs:
         policy = self._namespace.policy_of(request.path or "/")
         replication = request.replication or policy.replication or self._settings.replication
         needed = min(self._settings.min_replicas, replication)
-        candidates = self._roster.candidates()
+        candidates, suspects = self._roster.candidates(), self._roster.candidates(suspect=True)
         if policy.spread == values_pb2.SPREAD_HOST:
             candidates = [replace(one, rack=one.name) for one in candidates]
+            suspects = [replace(one, rack=one.name) for one in suspects]
         answer = head_pb2.Allocation(replication=replication)
         for _ in range(min(request.count, MOST_ALLOCATED)):
             chosen = place(
@@ -247,6 +254,15 @@ class Verbs:
                 replication,
                 chunk_bytes=request.bytes,
                 random=self._runtime.random,
+                exclude=request.exclude,
+            )
+            # One that is suspect is better than none, and the last of the pipeline.
+            chosen += place(
+                suspects,
+                replication - len(chosen),
+                chunk_bytes=request.bytes,
+                random=self._runtime.random,
+                holder_racks=[one.rack for one in chosen],
                 exclude=request.exclude,
             )
             if len(chosen) < needed:
@@ -260,7 +276,8 @@ class Verbs:
         return answer
 
     def _too_few(self, needed: int, request: head_pb2.Allocate) -> GridError:
-        usable = [one for one in self._roster.candidates() if one.name not in request.exclude]
+        both = self._roster.candidates() + self._roster.candidates(suspect=True)
+        usable = [one for one in both if one.name not in request.exclude]
         if len(usable) < needed:
             return Unavailable(
                 f"{len(usable)} chunk servers can take a chunk, {needed} are needed",
@@ -274,8 +291,14 @@ class Verbs:
         )
 
     async def _complain(self, caller: Caller, request: Message) -> frame_pb2.Done:
-        """A reader got wrong bytes, or none: have the server look at its replica itself."""
+        """A reader got wrong bytes, or none: have the server look at its replica itself.
+
+        Whatever the complaint, it counts against the server (see suspicion.py).
+        """
         assert isinstance(request, head_pb2.Complain)
+        self._roster.complain(request.server, caller.peer.name, request.reason)
+        if request.kind != head_pb2.Complain.KIND_DAMAGED:
+            return frame_pb2.Done()
         chunk_id, name = ChunkId(request.chunk_id), request.server
         known = self._locations.replica(chunk_id, name)
         if known is None or (chunk_id, name) in self._complaints:

@@ -352,19 +352,25 @@ class Copied(_message.Message):
 
     COPIED_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
+    SOURCE_FAILURES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def copied(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
     @_builtins.property
     def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___CopyFailure]: ...
+    @_builtins.property
+    def source_failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___HopFailure]:
+        """of servers that could not be read from"""
+
     def __init__(
         self,
         *,
         copied: _abc.Iterable[_builtins.bytes] | None = ...,
         failures: _abc.Iterable[Global___CopyFailure] | None = ...,
+        source_failures: _abc.Iterable[Global___HopFailure] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["copied", b"copied", "failures", b"failures"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copied", b"copied", "failures", b"failures", "source_failures", b"source_failures"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -379,22 +379,45 @@ Global___Allocation: _TypeAlias = Allocation  # noqa: Y015
 class Complain(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Complain._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_DAMAGED: Complain._Kind.ValueType  # 0
+        """the replica is not what it should be, or not there"""
+        KIND_FAILED: Complain._Kind.ValueType  # 1
+        """the server could not be reached, or did not do what it was asked for"""
+        KIND_SLOW: Complain._Kind.ValueType  # 2
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    KIND_DAMAGED: Complain.Kind.ValueType  # 0
+    """the replica is not what it should be, or not there"""
+    KIND_FAILED: Complain.Kind.ValueType  # 1
+    """the server could not be reached, or did not do what it was asked for"""
+    KIND_SLOW: Complain.Kind.ValueType  # 2
+
     CHUNK_ID_FIELD_NUMBER: _builtins.int
     SERVER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     chunk_id: _builtins.bytes
+    """with KIND_DAMAGED"""
     server: _builtins.str
     reason: _builtins.str
+    kind: Global___Complain.Kind.ValueType
     def __init__(
         self,
         *,
         chunk_id: _builtins.bytes = ...,
         server: _builtins.str = ...,
         reason: _builtins.str = ...,
+        kind: Global___Complain.Kind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "reason", b"reason", "server", b"server"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "kind", b"kind", "reason", b"reason", "server", b"server"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -514,6 +537,7 @@ class ServerStatus(_message.Message):
     DISK_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EXPIRES_MS_FIELD_NUMBER: _builtins.int
     SCRUBBED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     address: _builtins.str
     rack: _builtins.str
@@ -525,6 +549,8 @@ class ServerStatus(_message.Message):
     network_bytes_per_second: _builtins.float
     disk_bytes_per_second: _builtins.float
     certificate_expires_ms: _builtins.int
+    reason: _builtins.str
+    """why it is not live, or what is wrong with it"""
     @_builtins.property
     def scrubbed(self) -> Global___Scrubbed: ...
     def __init__(
@@ -542,10 +568,11 @@ class ServerStatus(_message.Message):
         disk_bytes_per_second: _builtins.float = ...,
         certificate_expires_ms: _builtins.int = ...,
         scrubbed: Global___Scrubbed | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scrubbed", b"scrubbed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity_bytes", b"capacity_bytes", "certificate_expires_ms", b"certificate_expires_ms", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "free_bytes", b"free_bytes", "name", b"name", "network_bytes_per_second", b"network_bytes_per_second", "rack", b"rack", "scrubbed", b"scrubbed", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity_bytes", b"capacity_bytes", "certificate_expires_ms", b"certificate_expires_ms", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "free_bytes", b"free_bytes", "name", b"name", "network_bytes_per_second", b"network_bytes_per_second", "rack", b"rack", "reason", b"reason", "scrubbed", b"scrubbed", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
