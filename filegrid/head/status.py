@@ -103,6 +103,7 @@ class StatusReport:
                 rack=server.rack,
                 state=self._state(server.name),
                 reason=self._reason(server),
+                disks=server.load.disks,
                 capacity_bytes=server.load.capacity_bytes,
                 free_bytes=server.load.free_bytes,
                 chunks=server.load.chunks,
@@ -127,8 +128,12 @@ class StatusReport:
             away = self._roster.silent_seconds(server.name)
             link = "its link is lost, and " if server.link is None else ""
             return f"{link}it was last heard of {away:.0f} s ago"
-        trouble = f"it cannot be written to: {server.load.trouble}" if server.load.trouble else ""
-        return "; ".join(filter(None, (self._roster.suspicion(server.name), trouble)))
+        wrong = [self._roster.suspicion(server.name)]
+        if server.load.trouble:
+            wrong.append(f"it cannot be written to: {server.load.trouble}")
+        else:
+            wrong += [f"disk {one.path}: {one.trouble}" for one in server.load.disks if one.trouble]
+        return "; ".join(filter(None, wrong))
 
     def _chunks(self, total: int) -> wire.ChunkCounts:
         deficits = self._redundancy.deficits

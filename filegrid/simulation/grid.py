@@ -168,12 +168,14 @@ class SimulatedGrid:
         chunk_servers: int = 5,
         racks: int = 3,
         scrub_days: float = 14.0,
+        disks: int = 1,
         **settings: int,
     ) -> None:
         self.random = random.Random(seed)
         self.clock = SimulatedClock()
         self.work_seconds = WORK_SECONDS
         self.network = SimulatedNetwork(self.clock, random.Random(self.random.getrandbits(64)))
+        self._further_disks = tuple(Path(f"/disk-{number}") for number in range(2, disks + 1))
         self.scrub_settings = ScrubSettings(days=scrub_days)
         self.grid_settings = GridSettings(**{"chunk_bytes": SMALL_CHUNK_BYTES, **settings})
         names = [f"head-{number + 1}" for number in range(heads)]
@@ -199,6 +201,7 @@ class SimulatedGrid:
                 heads=self.head_addresses,
                 health=self.health_peers,
                 rack=rack or "default/r1",
+                disks=self._further_disks if role is Role.CHUNK else (),
             ),
             tls=Tls(certificate=Path("/node.pem"), authority=Path("/ca.pem")),
         )

@@ -36,6 +36,7 @@ class GridCase(SynchronousTestCase):
     chunk_servers = 5
     racks = 3
     scrub_days = 14.0
+    disks = 1
 
     def setUp(self) -> None:
         self.grid = SimulatedGrid(
@@ -45,6 +46,7 @@ class GridCase(SynchronousTestCase):
             chunk_servers=self.chunk_servers,
             racks=self.racks,
             scrub_days=self.scrub_days,
+            disks=self.disks,
             **self.settings,
         )
         self.grid.start()

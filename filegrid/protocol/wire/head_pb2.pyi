@@ -522,6 +522,41 @@ class Scrubbed(_message.Message):
 Global___Scrubbed: _TypeAlias = Scrubbed  # noqa: Y015
 
 @_typing.final
+class DiskStatus(_message.Message):
+    """One disk of a chunk server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
+    CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    state: _builtins.str
+    """good, readable, lost"""
+    trouble: _builtins.str
+    """why it is not good"""
+    capacity_bytes: _builtins.int
+    free_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        state: _builtins.str = ...,
+        trouble: _builtins.str = ...,
+        capacity_bytes: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "free_bytes", b"free_bytes", "path", b"path", "state", b"state", "trouble", b"trouble"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiskStatus: _TypeAlias = DiskStatus  # noqa: Y015
+
+@_typing.final
 class ServerStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -537,6 +572,7 @@ class ServerStatus(_message.Message):
     DISK_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EXPIRES_MS_FIELD_NUMBER: _builtins.int
     SCRUBBED_FIELD_NUMBER: _builtins.int
+    DISKS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     address: _builtins.str
@@ -553,6 +589,8 @@ class ServerStatus(_message.Message):
     """why it is not live, or what is wrong with it"""
     @_builtins.property
     def scrubbed(self) -> Global___Scrubbed: ...
+    @_builtins.property
+    def disks(self) -> _containers.RepeatedCompositeFieldContainer[Global___DiskStatus]: ...
     def __init__(
         self,
         *,
@@ -568,11 +606,12 @@ class ServerStatus(_message.Message):
         disk_bytes_per_second: _builtins.float = ...,
         certificate_expires_ms: _builtins.int = ...,
         scrubbed: Global___Scrubbed | None = ...,
+        disks: _abc.Iterable[Global___DiskStatus] | None = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scrubbed", b"scrubbed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity_bytes", b"capacity_bytes", "certificate_expires_ms", b"certificate_expires_ms", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "free_bytes", b"free_bytes", "name", b"name", "network_bytes_per_second", b"network_bytes_per_second", "rack", b"rack", "reason", b"reason", "scrubbed", b"scrubbed", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity_bytes", b"capacity_bytes", "certificate_expires_ms", b"certificate_expires_ms", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "disks", b"disks", "free_bytes", b"free_bytes", "name", b"name", "network_bytes_per_second", b"network_bytes_per_second", "rack", b"rack", "reason", b"reason", "scrubbed", b"scrubbed", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
