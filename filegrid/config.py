@@ -160,6 +160,14 @@ class Repair:
         maximum=1_000_000,
         roles=HEAD + CHUNK,
     )
+    restraint_seconds: float = setting(
+        "how long to wait where more than a third of the chunk servers, or a rack, vanish together,"
+        " before more is repaired than chunks on their last replica",
+        default=15.0,
+        minimum=0,
+        maximum=DAY_SECONDS,
+        roles=HEAD,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +217,12 @@ class Node:
         "NAME=HOST:PORT of every health node of the grid: an odd number, or none",
         default=(),
         roles=HEAD + HEALTH,
+    )
+    disks: tuple[Path, ...] = setting(
+        "further folders for chunks, each on a disk of its own; when one fails, only what is on it"
+        " is made anew",
+        default=(),
+        roles=CHUNK,
     )
     rack: str = setting(
         "what it shares its fate with, from the largest down: room/rack; replicas are spread",

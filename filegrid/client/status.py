@@ -45,6 +45,7 @@ def status_document(status: wire.Status) -> dict[str, Any]:
         "files": status.files,
         "bytes": status.bytes,
         "warnings": list(status.warnings),
+        "work": [work_document(work) for work in status.work],
         "verdicts": [event_document(event) for event in status.verdicts],
     }
 
@@ -57,6 +58,18 @@ def event_document(event: Event) -> dict[str, Any]:
         "node": event.node,
         "epoch": event.epoch,
         "evidence": {one.health_node: one.text for one in event.evidence},
+    }
+
+
+def work_document(work: wire.Work) -> dict[str, Any]:
+    """What goes on by itself; `seconds_left` is None where nobody knows."""
+    return {
+        "kind": work.kind,
+        "server": work.server or None,
+        "chunks_left": work.chunks_left,
+        "bytes_left": work.bytes_left,
+        "seconds_left": work.seconds_left or None,
+        "waits_for": work.waits_for or None,
     }
 
 
@@ -77,12 +90,23 @@ def _server(server: wire.ServerStatus) -> dict[str, Any]:
         "address": server.address,
         "rack": server.rack,
         "state": server.state,
+        "reason": server.reason,
         "capacity_bytes": server.capacity_bytes,
         "free_bytes": server.free_bytes,
         "chunks": server.chunks,
         "cpu_percent": server.cpu_percent,
         "network_bytes_per_second": server.network_bytes_per_second,
         "disk_bytes_per_second": server.disk_bytes_per_second,
+        "disks": [
+            {
+                "path": disk.path,
+                "state": disk.state,
+                "trouble": disk.trouble,
+                "capacity_bytes": disk.capacity_bytes,
+                "free_bytes": disk.free_bytes,
+            }
+            for disk in server.disks
+        ],
         "scrub": {
             "never_verified": server.scrubbed.never_verified,
             "oldest_verified": server.scrubbed.oldest_verified_ms / 1000 or None,

@@ -8,9 +8,10 @@ between other work. A healthy chunk costs no memory here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from filegrid.errors import ContentCollected
 from filegrid.head.deficits import SETTLE_SECONDS, Deficit, Deficits
 from filegrid.head.liveness import Liveness, State
 from filegrid.head.locations import Locations, Report
@@ -102,6 +103,22 @@ class Redundancy:
             )
         )
 
+    def scan_content(self, content_id: bytes) -> None:
+        """A file wants another number of replicas: look at all its chunks."""
+        first = 0
+
+        def advance() -> bool:
+            nonlocal first
+            try:
+                chunks, more = self._namespace.manifest(content_id, first, SCAN_PAGE)
+            except ContentCollected:
+                return True
+            self._due.extend(chunk.id for chunk in chunks)
+            first += len(chunks)
+            return not more
+
+        self._scans.append(advance)
+
     def step(self) -> bool:
         """Look at some chunks; returns whether more are due."""
         if self._scans and len(self._due) < SCAN_PAGE and self._scans[0]():
@@ -126,12 +143,13 @@ class Redundancy:
     def _look(self, chunk_ids: Sequence[ChunkId]) -> None:
         records = self._namespace.records(chunk_ids)
         reports = self._locations.reports(chunk_ids)
+        dead = {name for name in self._liveness if self._liveness.state(name) is State.DEAD}
         for chunk_id in chunk_ids:
             record = records.get(chunk_id)
             if record is None or record.released_ms is not None:
                 self._is_not_named(chunk_id, record, chunk_id in reports)
             else:
-                self._is_named(record, reports.get(chunk_id, ()))
+                self._is_named(record, reports.get(chunk_id, ()), dead)
 
     def _is_not_named(self, chunk_id: ChunkId, record: ChunkRecord | None, reported: bool) -> None:
         self._has_enough(chunk_id)
@@ -143,13 +161,19 @@ class Redundancy:
         else:
             self.strays.pop(chunk_id, None)
 
-    def _is_named(self, record: ChunkRecord, reports: Sequence[Report]) -> None:
+    def _is_named(
+        self, record: ChunkRecord, reports: Sequence[Report], dead: Collection[str]
+    ) -> None:
         chunk = record.chunk
         self.strays.pop(chunk.id, None)
         # Only what matches the manifest is a replica (S15).
-        matching = [name for name, *shape in reports if shape == [chunk.length, chunk.digest]]
-        alive = [name for name in matching if self._liveness.state(name) is not State.DEAD]
-        holders = tuple(name for name in alive if not self._registry.leaves(name))
+        matching = [
+            name
+            for name, length, digest in reports
+            if digest == chunk.digest and length == chunk.length
+        ]
+        alive = [name for name in matching if name not in dead]
+        holders = tuple(name for name in alive if name not in self._registry.leaving)
         if len(holders) > record.replication:
             self.surplus[chunk.id] = Surplus(record=record, holders=holders)
         else:
@@ -169,7 +193,7 @@ class Redundancy:
             record=record,
             holders=holders,
             leaving=tuple(name for name in alive if name not in holders),
-            racks=len({self._registry.rack(name) for name in alive}),
+            racks=len({self._registry.racks.get(name) for name in alive}),
             since=known.since if known is not None else now,
             ready_at=ready_at,
         )

@@ -11,17 +11,21 @@ from twisted.logger import Logger
 from filegrid.config import Settings
 from filegrid.election.quorum import Member
 from filegrid.errors import GridError, InvalidRequest, NotLeader
+from filegrid.head.balance import Balance
 from filegrid.head.collector import Collector
 from filegrid.head.drain import Drain
+from filegrid.head.forecast import Forecasts
 from filegrid.head.headlog import HeadLog
 from filegrid.head.jury import Jury
 from filegrid.head.ledger import Ledger
 from filegrid.head.locations import Locations
 from filegrid.head.namespace import Namespace
 from filegrid.head.operations import Operations
+from filegrid.head.pruning import Pruning
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
 from filegrid.head.repair import Repair
+from filegrid.head.restraint import Restraint
 from filegrid.head.roster import Roster, Server
 from filegrid.head.shipping import Shipping
 from filegrid.head.status import StatusReport
@@ -39,6 +43,10 @@ FIRST_LINEAGE = 1
 
 PURGED_AT_ONCE = 256
 """Nodes and chunks taken out of the trash by one entry of the log."""
+
+POLICY_BATCHES = 8
+"""Entries in one turn that have files follow the policies of their folders; changes wait for no
+more than one of them."""
 
 WRITTEN_OFF_AT_ONCE = 1024
 
@@ -76,6 +84,7 @@ class Reign:
         redundancy: Redundancy,
         registry: Registry,
         roster: Roster,
+        restraint: Restraint,
         install: Callable[[Link, int], Awaitable[int]],
         certificate_expires_ms: int,
     ) -> None:
@@ -102,7 +111,24 @@ class Reign:
             install=install,
         )
         self._repair = Repair(
-            runtime, roster, redundancy, namespace, mib_per_second=settings.repair.mib_per_second
+            runtime,
+            roster,
+            redundancy,
+            restraint,
+            namespace,
+            mib_per_second=settings.repair.mib_per_second,
+        )
+        self._pruning = Pruning(runtime, roster, redundancy, self._repair.work)
+        self._balance = Balance(
+            runtime,
+            roster,
+            redundancy,
+            locations,
+            registry,
+            namespace,
+            self._repair,
+            mib_per_second=settings.repair.mib_per_second,
+            band_percent=settings.balance.band_percent,
         )
         self._collector = Collector(
             runtime,
@@ -137,6 +163,8 @@ class Reign:
             repair=self._repair,
             collector=self._collector,
             drain=self._drain,
+            registry=registry,
+            balance=self._balance,
         )
         verbs = Verbs(
             runtime,
@@ -148,7 +176,23 @@ class Reign:
             propose=self._ledger.propose,
             status=self._report.make,
         )
-        operations = Operations(registry=registry, drain=self._drain)
+        operations = Operations(
+            registry=registry,
+            roster=roster,
+            drain=self._drain,
+            balance=self._balance,
+            forecasts=Forecasts(
+                runtime,
+                settings.grid,
+                roster,
+                locations,
+                registry,
+                namespace,
+                mib_per_second=settings.repair.mib_per_second,
+                wait_seconds=settings.chunk.dead_seconds,
+                restraint_seconds=settings.repair.restraint_seconds,
+            ),
+        )
         self.methods: Mapping[str, Method] = {**verbs.methods, **operations.methods}
 
     # From the beginning to the end.
@@ -186,6 +230,7 @@ class Reign:
     async def ended(self) -> None:
         """Return once nothing of it runs any more."""
         await self._repair.stop()
+        await self._pruning.stop()
         await self._collector.stop()
         await self._drain.stop()
         await self._tasks.stop()
@@ -239,12 +284,14 @@ class Reign:
         if self.serving:
             self._roster.judge()
             self._repair.turn()
+            self._pruning.turn()
 
     def housekeep(self) -> None:
         self.meet()
         if self.serving:
             self._collector.turn()
             self._drain.turn()
+            self._balance.turn()
             if len(self._tasks) == 0:
                 self._tasks.begin(self._expire())
                 self._tasks.begin(self._keep_voters())
@@ -260,6 +307,13 @@ class Reign:
             while self._namespace.purge_due(now_ms):
                 purge = journal.PurgeTrash(limit=PURGED_AT_ONCE)
                 await self._ledger.propose(journal.Command(purge_trash=purge))
+            for _ in range(POLICY_BATCHES):
+                if not self._namespace.policies_to_apply():
+                    break
+                apply = journal.ApplyPolicies(limit=PURGED_AT_ONCE)
+                await self._ledger.propose(
+                    journal.Command(apply_policies=apply, replication=self._grid.replication)
+                )
             if self._is_full() and self._namespace.list_trash(0, 1):
                 # Under pressure the oldest in the trash yields (S22).
                 purge = journal.PurgeTrash(limit=PURGED_AT_ONCE, early=True)

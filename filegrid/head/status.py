@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from filegrid.head.balance import Balance
 from filegrid.head.collector import Collector
 from filegrid.head.drain import Drain
 from filegrid.head.jury import Jury
 from filegrid.head.liveness import State
 from filegrid.head.redundancy import Redundancy
+from filegrid.head.registry import Registry
 from filegrid.head.repair import Repair
-from filegrid.head.roster import Roster
+from filegrid.head.roster import Roster, Server
 from filegrid.head.shipping import Shipping
 from filegrid.head.view import View
 from filegrid.model import Address
@@ -42,6 +46,8 @@ class StatusReport:
         repair: Repair,
         collector: Collector,
         drain: Drain,
+        registry: Registry,
+        balance: Balance,
     ) -> None:
         self._runtime = runtime
         self._council = council
@@ -58,6 +64,8 @@ class StatusReport:
         self._repair = repair
         self._collector = collector
         self._drain = drain
+        self._registry = registry
+        self._balance = balance
 
     def make(self) -> wire.Status:
         registers = self._namespace.registers()
@@ -74,6 +82,7 @@ class StatusReport:
             files=counts.files,
             bytes=counts.bytes,
             warnings=self._warnings(),
+            work=[*self._repairing(), *self._draining(), *self._balancing()],
         )
 
     def _heads(self, log_index: int) -> list[wire.HeadStatus]:
@@ -101,7 +110,9 @@ class StatusReport:
                 name=server.name,
                 address=server.address,
                 rack=server.rack,
-                state=self._drain.state(server.name),
+                state=self._state(server.name),
+                reason=self._reason(server),
+                disks=server.load.disks,
                 capacity_bytes=server.load.capacity_bytes,
                 free_bytes=server.load.free_bytes,
                 chunks=server.load.chunks,
@@ -113,6 +124,25 @@ class StatusReport:
             )
             for server in sorted(self._roster, key=lambda one: one.name)
         ]
+
+    def _state(self, name: str) -> str:
+        state = self._drain.state(name)
+        is_live = state == State.LIVE.value
+        return State.SUSPECT.value if is_live and self._roster.suspicion(name) else state
+
+    def _reason(self, server: Server) -> str:
+        """What is wrong with a server; empty where nothing is."""
+        state = self._roster.state(server.name)
+        if state is not State.LIVE:
+            away = self._roster.silent_seconds(server.name)
+            link = "its link is lost, and " if server.link is None else ""
+            return f"{link}it was last heard of {away:.0f} s ago"
+        wrong = [self._roster.suspicion(server.name)]
+        if server.load.trouble:
+            wrong.append(f"it cannot be written to: {server.load.trouble}")
+        else:
+            wrong += [f"disk {one.path}: {one.trouble}" for one in server.load.disks if one.trouble]
+        return "; ".join(filter(None, wrong))
 
     def _chunks(self, total: int) -> wire.ChunkCounts:
         deficits = self._redundancy.deficits
@@ -129,6 +159,39 @@ class StatusReport:
             corrupt=corrupt,
             repairing=len(self._repair.running),
         )
+
+    # What goes on, and how long it takes at the most: what may be spent on it decides.
+
+    def _repairing(self) -> Iterator[wire.Work]:
+        deficits = self._redundancy.deficits
+        if deficits:
+            yield wire.Work(
+                kind="repair",
+                chunks_left=len(deficits),
+                bytes_left=deficits.bytes,
+                seconds_left=deficits.bytes / self._repair.bytes_per_second,
+                waits_for=self._repair.waits_for,
+            )
+
+    def _draining(self) -> Iterator[wire.Work]:
+        for name in sorted(self._registry.leaving):
+            if self._drain.state(name) == "draining":
+                chunks, size = self._drain.waiting(name)
+                yield wire.Work(
+                    kind="drain",
+                    server=name,
+                    chunks_left=chunks,
+                    bytes_left=size,
+                    seconds_left=size / self._repair.bytes_per_second,
+                )
+
+    def _balancing(self) -> Iterator[wire.Work]:
+        if self._balance.active:
+            yield wire.Work(
+                kind="balance",
+                bytes_left=self._balance.bytes_left,
+                seconds_left=self._balance.bytes_left / self._balance.bytes_per_second,
+            )
 
     def _warnings(self) -> list[str]:
         warnings = []
@@ -149,6 +212,12 @@ class StatusReport:
                 f"{self._collector.held_back} chunks that no file names are kept: so many at once"
                 " wait for a person"
             )
+        warnings += [
+            f"{server.name} was stopped in good order: what it holds is made anew in"
+            f" {self._roster.away_seconds(server.name):.0f} s, unless it returns"
+            for server in self._roster
+            if self._roster.away_seconds(server.name)
+        ]
         warnings += [
             f"{server.name} cannot be written to: {server.load.trouble}"
             for server in self._roster

@@ -22,6 +22,7 @@ _ADD = "INSERT INTO nodes VALUES (ROWS)"
 _TAKE = "DELETE FROM nodes WHERE id IN (ROWS)"
 _ADD_FOLDER = "INSERT INTO folders VALUES (?, 0, 0)"
 _DROP_FOLDER = "DELETE FROM folders WHERE id = ?"
+_DROP_POLICY = "DELETE FROM policies WHERE folder = ?"
 _ADD_TOTALS = "UPDATE folders SET files = files + ?, bytes = bytes + ? WHERE id = ?"
 
 MOST_FOLDERS = 10_000
@@ -143,6 +144,7 @@ class Tree:
         if node.is_folder:
             self.flush()
             self._database.execute(_DROP_FOLDER, (node.id,))
+            self._database.execute(_DROP_POLICY, (node.id,))
         self._take(node)
         self.write()
 
@@ -188,6 +190,11 @@ class Tree:
         self._database.executemany(
             _ADD_TOTALS, [(files, size, folder) for folder, (files, size) in sums.items()]
         )
+
+    def reread(self) -> None:
+        """Somebody changes rows beside this: write what was changed here, and read all anew."""
+        self.write()
+        self._seen.clear()
 
     def end(self) -> None:
         """The transaction ends: all is in the tables."""

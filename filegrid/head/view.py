@@ -14,7 +14,7 @@ from enum import Enum
 
 from filegrid.election.quorum import Member
 from filegrid.errors import ContentCollected, NotAFolder
-from filegrid.head import trash
+from filegrid.head import policies, trash
 from filegrid.head.nodes import children, find_at_once, names_to, need, totals
 from filegrid.head.schema import ROOT, Registers, open_schema, read_registers
 from filegrid.head.sessions import SESSION_LEASE_MS, Session, get_session, was_opened
@@ -35,6 +35,9 @@ _CHUNKS_OF = """SELECT chunk_id, length, chunks.digest, content_id, position, re
     WHERE chunk_id IN ({}) ORDER BY content_id"""
 _RELEASED_OF = """SELECT chunk_id, length, digest, released_ms FROM released
     WHERE chunk_id IN ({}) AND collected = 0"""
+_CONTENTS_OF = """SELECT DISTINCT content_id, node
+    FROM chunks INDEXED BY chunks_by_id CROSS JOIN contents USING (content_id)
+    WHERE chunk_id = ? ORDER BY content_id"""
 _SWEEP = """SELECT chunk_id, length, chunks.digest, content_id, position, max(replication)
     FROM chunks INDEXED BY chunks_by_id CROSS JOIN contents USING (content_id)
     WHERE chunk_id > ? GROUP BY chunk_id ORDER BY chunk_id LIMIT ?"""
@@ -140,6 +143,21 @@ class View:
             names = names_to(self._reads, row[1]) if row else None
         return join_path(names) if names is not None else ""
 
+    def policy_of(self, path: str) -> policies.Policy:
+        """What holds for a file of this path, also where its folders are to be made yet."""
+        names = split_path(path)[:-1]
+        with self._moment():
+            return policies.effective(self._reads, policies.nearest_folder(self._reads, names))
+
+    def list_policies(self, after: int, limit: int) -> list[policies.Listed]:
+        """Folders that say something, in the order of their numbers; from after `after` on."""
+        with self._moment():
+            return policies.list_policies(self._reads, after, limit)
+
+    def policies_to_apply(self) -> bool:
+        """Whether there are files that may not follow the policy of their folder yet."""
+        return policies.work_left(self._reads) > 0
+
     # Chunks
 
     def manifest(self, content_id: bytes, first: int, limit: int) -> tuple[list[Chunk], bool]:
@@ -179,6 +197,16 @@ class View:
                 if known is None or known.released_ms is not None or row[5] > known.replication:
                     found[row[0]] = _record(row)
         return found
+
+    def contents_of(self, chunk_id: bytes) -> list[tuple[ContentId, str]]:
+        """All contents that name a chunk, with their paths; empty for those in the trash."""
+        with self._moment():
+            found = self._reads.execute(_CONTENTS_OF, (chunk_id,)).fetchall()
+            names = [names_to(self._reads, node) for _, node in found]
+        return [
+            (ContentId(row[0]), join_path(way) if way is not None else "")
+            for row, way in zip(found, names, strict=True)
+        ]
 
     def chunks_after(self, chunk_id: bytes, limit: int) -> list[ChunkRecord]:
         """Chunks that contents name, each once, in the order of their ids."""

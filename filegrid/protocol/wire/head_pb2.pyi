@@ -320,12 +320,15 @@ class Allocate(_message.Message):
     BYTES_FIELD_NUMBER: _builtins.int
     REPLICATION_FIELD_NUMBER: _builtins.int
     EXCLUDE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     count: _builtins.int
     """how many chunks"""
     bytes: _builtins.int
     """of each, at most"""
     replication: _builtins.int
+    path: _builtins.str
+    """of the file: the policy of its folder holds"""
     @_builtins.property
     def exclude(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """servers that just failed the caller"""
@@ -338,10 +341,11 @@ class Allocate(_message.Message):
         bytes: _builtins.int = ...,
         replication: _builtins.int = ...,
         exclude: _abc.Iterable[_builtins.str] | None = ...,
+        path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "count", b"count", "exclude", b"exclude", "replication", b"replication", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "count", b"count", "exclude", b"exclude", "path", b"path", "replication", b"replication", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -352,16 +356,20 @@ class Allocation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHUNKS_FIELD_NUMBER: _builtins.int
+    REPLICATION_FIELD_NUMBER: _builtins.int
+    replication: _builtins.int
+    """that each of them should have"""
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Targets]: ...
     def __init__(
         self,
         *,
         chunks: _abc.Iterable[Global___Targets] | None = ...,
+        replication: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "replication", b"replication"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -371,22 +379,45 @@ Global___Allocation: _TypeAlias = Allocation  # noqa: Y015
 class Complain(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Complain._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_DAMAGED: Complain._Kind.ValueType  # 0
+        """the replica is not what it should be, or not there"""
+        KIND_FAILED: Complain._Kind.ValueType  # 1
+        """the server could not be reached, or did not do what it was asked for"""
+        KIND_SLOW: Complain._Kind.ValueType  # 2
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    KIND_DAMAGED: Complain.Kind.ValueType  # 0
+    """the replica is not what it should be, or not there"""
+    KIND_FAILED: Complain.Kind.ValueType  # 1
+    """the server could not be reached, or did not do what it was asked for"""
+    KIND_SLOW: Complain.Kind.ValueType  # 2
+
     CHUNK_ID_FIELD_NUMBER: _builtins.int
     SERVER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     chunk_id: _builtins.bytes
+    """with KIND_DAMAGED"""
     server: _builtins.str
     reason: _builtins.str
+    kind: Global___Complain.Kind.ValueType
     def __init__(
         self,
         *,
         chunk_id: _builtins.bytes = ...,
         server: _builtins.str = ...,
         reason: _builtins.str = ...,
+        kind: Global___Complain.Kind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "reason", b"reason", "server", b"server"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "kind", b"kind", "reason", b"reason", "server", b"server"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -491,6 +522,41 @@ class Scrubbed(_message.Message):
 Global___Scrubbed: _TypeAlias = Scrubbed  # noqa: Y015
 
 @_typing.final
+class DiskStatus(_message.Message):
+    """One disk of a chunk server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
+    CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    state: _builtins.str
+    """good, readable, lost"""
+    trouble: _builtins.str
+    """why it is not good"""
+    capacity_bytes: _builtins.int
+    free_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        state: _builtins.str = ...,
+        trouble: _builtins.str = ...,
+        capacity_bytes: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "free_bytes", b"free_bytes", "path", b"path", "state", b"state", "trouble", b"trouble"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiskStatus: _TypeAlias = DiskStatus  # noqa: Y015
+
+@_typing.final
 class ServerStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -506,6 +572,8 @@ class ServerStatus(_message.Message):
     DISK_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EXPIRES_MS_FIELD_NUMBER: _builtins.int
     SCRUBBED_FIELD_NUMBER: _builtins.int
+    DISKS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     address: _builtins.str
     rack: _builtins.str
@@ -517,8 +585,12 @@ class ServerStatus(_message.Message):
     network_bytes_per_second: _builtins.float
     disk_bytes_per_second: _builtins.float
     certificate_expires_ms: _builtins.int
+    reason: _builtins.str
+    """why it is not live, or what is wrong with it"""
     @_builtins.property
     def scrubbed(self) -> Global___Scrubbed: ...
+    @_builtins.property
+    def disks(self) -> _containers.RepeatedCompositeFieldContainer[Global___DiskStatus]: ...
     def __init__(
         self,
         *,
@@ -534,10 +606,12 @@ class ServerStatus(_message.Message):
         disk_bytes_per_second: _builtins.float = ...,
         certificate_expires_ms: _builtins.int = ...,
         scrubbed: Global___Scrubbed | None = ...,
+        disks: _abc.Iterable[Global___DiskStatus] | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scrubbed", b"scrubbed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity_bytes", b"capacity_bytes", "certificate_expires_ms", b"certificate_expires_ms", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "free_bytes", b"free_bytes", "name", b"name", "network_bytes_per_second", b"network_bytes_per_second", "rack", b"rack", "scrubbed", b"scrubbed", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity_bytes", b"capacity_bytes", "certificate_expires_ms", b"certificate_expires_ms", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "disks", b"disks", "free_bytes", b"free_bytes", "name", b"name", "network_bytes_per_second", b"network_bytes_per_second", "rack", b"rack", "reason", b"reason", "scrubbed", b"scrubbed", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -592,6 +666,7 @@ class Status(_message.Message):
     BYTES_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     VERDICTS_FIELD_NUMBER: _builtins.int
+    WORK_FIELD_NUMBER: _builtins.int
     grid_id: _builtins.str
     epoch: _builtins.int
     leader: _builtins.str
@@ -611,6 +686,8 @@ class Status(_message.Message):
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_health_pb2.Event]:
         """the last of the health nodes, the newest last"""
 
+    @_builtins.property
+    def work(self) -> _containers.RepeatedCompositeFieldContainer[Global___Work]: ...
     def __init__(
         self,
         *,
@@ -625,10 +702,11 @@ class Status(_message.Message):
         bytes: _builtins.int = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         verdicts: _abc.Iterable[_health_pb2.Event] | None = ...,
+        work: _abc.Iterable[Global___Work] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "chunk_servers", b"chunk_servers", "chunks", b"chunks", "epoch", b"epoch", "files", b"files", "grid_id", b"grid_id", "heads", b"heads", "health", b"health", "leader", b"leader", "verdicts", b"verdicts", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "chunk_servers", b"chunk_servers", "chunks", b"chunks", "epoch", b"epoch", "files", b"files", "grid_id", b"grid_id", "heads", b"heads", "health", b"health", "leader", b"leader", "verdicts", b"verdicts", "warnings", b"warnings", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -702,6 +780,218 @@ class DrainReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrainReport: _TypeAlias = DrainReport  # noqa: Y015
+
+@_typing.final
+class StartBalance(_message.Message):
+    """For operators: make the chunk servers evenly full now, and at full speed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartBalance: _TypeAlias = StartBalance  # noqa: Y015
+
+@_typing.final
+class RepairNow(_message.Message):
+    """For operators: wait for no server that vanished with others, or was stopped in good order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepairNow: _TypeAlias = RepairNow  # noqa: Y015
+
+@_typing.final
+class WhatIf(_message.Message):
+    """What if these chunk servers were down: of some of the chunks at a time, in the order of their ids."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGETS_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    after: _builtins.bytes
+    """a chunk id"""
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """as in Drain"""
+
+    def __init__(
+        self,
+        *,
+        targets: _abc.Iterable[_builtins.str] | None = ...,
+        after: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "targets", b"targets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhatIf: _TypeAlias = WhatIf  # noqa: Y015
+
+@_typing.final
+class AffectedFile(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    CONTENT_ID_FIELD_NUMBER: _builtins.int
+    UNREADABLE_CHUNKS_FIELD_NUMBER: _builtins.int
+    SINGLE_CHUNKS_FIELD_NUMBER: _builtins.int
+    UNWRITABLE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """empty: in the trash"""
+    content_id: _builtins.bytes
+    unreadable_chunks: _builtins.int
+    single_chunks: _builtins.int
+    """on their last replica"""
+    unwritable: _builtins.bool
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        content_id: _builtins.bytes = ...,
+        unreadable_chunks: _builtins.int = ...,
+        single_chunks: _builtins.int = ...,
+        unwritable: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "path", b"path", "single_chunks", b"single_chunks", "unreadable_chunks", b"unreadable_chunks", "unwritable", b"unwritable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AffectedFile: _TypeAlias = AffectedFile  # noqa: Y015
+
+@_typing.final
+class Forecast(_message.Message):
+    """What is said of chunks is of this page of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVERS_FIELD_NUMBER: _builtins.int
+    SERVERS_LEFT_FIELD_NUMBER: _builtins.int
+    MIN_REPLICAS_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    UNREADABLE_CHUNKS_FIELD_NUMBER: _builtins.int
+    SINGLE_CHUNKS_FIELD_NUMBER: _builtins.int
+    SHORT_CHUNKS_FIELD_NUMBER: _builtins.int
+    COPY_BYTES_FIELD_NUMBER: _builtins.int
+    MOST_WANTED_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
+    LOCATIONS_INCOMPLETE_FIELD_NUMBER: _builtins.int
+    servers_left: _builtins.int
+    """that can take chunks"""
+    min_replicas: _builtins.int
+    """without so many of them no file can be written"""
+    bytes_per_second: _builtins.int
+    """what those that are left may copy; 0: no limit"""
+    free_bytes: _builtins.int
+    """on them"""
+    wait_seconds: _builtins.float
+    """until repair of everything begins"""
+    chunks: _builtins.int
+    """that were looked at"""
+    unreadable_chunks: _builtins.int
+    single_chunks: _builtins.int
+    short_chunks: _builtins.int
+    """that have fewer replicas than wanted, those above with them"""
+    copy_bytes: _builtins.int
+    """to be made anew"""
+    most_wanted: _builtins.int
+    """replicas of one chunk"""
+    next: _builtins.bytes
+    """where the next page begins; empty after the last"""
+    locations_incomplete: _builtins.bool
+    @_builtins.property
+    def servers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that the targets mean"""
+
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___AffectedFile]: ...
+    def __init__(
+        self,
+        *,
+        servers: _abc.Iterable[_builtins.str] | None = ...,
+        servers_left: _builtins.int = ...,
+        min_replicas: _builtins.int = ...,
+        bytes_per_second: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+        wait_seconds: _builtins.float = ...,
+        chunks: _builtins.int = ...,
+        unreadable_chunks: _builtins.int = ...,
+        single_chunks: _builtins.int = ...,
+        short_chunks: _builtins.int = ...,
+        copy_bytes: _builtins.int = ...,
+        most_wanted: _builtins.int = ...,
+        files: _abc.Iterable[Global___AffectedFile] | None = ...,
+        next: _builtins.bytes = ...,
+        locations_incomplete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "chunks", b"chunks", "copy_bytes", b"copy_bytes", "files", b"files", "free_bytes", b"free_bytes", "locations_incomplete", b"locations_incomplete", "min_replicas", b"min_replicas", "most_wanted", b"most_wanted", "next", b"next", "servers", b"servers", "servers_left", b"servers_left", "short_chunks", b"short_chunks", "single_chunks", b"single_chunks", "unreadable_chunks", b"unreadable_chunks", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Forecast: _TypeAlias = Forecast  # noqa: Y015
+
+@_typing.final
+class Work(_message.Message):
+    """What goes on by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    SERVER_FIELD_NUMBER: _builtins.int
+    CHUNKS_LEFT_FIELD_NUMBER: _builtins.int
+    BYTES_LEFT_FIELD_NUMBER: _builtins.int
+    SECONDS_LEFT_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"repair", "drain" or "balance" """
+    server: _builtins.str
+    """which one is drained"""
+    chunks_left: _builtins.int
+    bytes_left: _builtins.int
+    seconds_left: _builtins.float
+    """0: not known"""
+    waits_for: _builtins.str
+    """why nothing happens now; empty where something does"""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        server: _builtins.str = ...,
+        chunks_left: _builtins.int = ...,
+        bytes_left: _builtins.int = ...,
+        seconds_left: _builtins.float = ...,
+        waits_for: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_left", b"bytes_left", "chunks_left", b"chunks_left", "kind", b"kind", "seconds_left", b"seconds_left", "server", b"server", "waits_for", b"waits_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Work: _TypeAlias = Work  # noqa: Y015
 
 @_typing.final
 class DrainReports(_message.Message):
@@ -805,6 +1095,120 @@ class Deficits(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Deficits: _TypeAlias = Deficits  # noqa: Y015
+
+@_typing.final
+class ListPolicies(_message.Message):
+    """Folders with policies, in the order of their numbers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    after: _builtins.int
+    limit: _builtins.int
+    def __init__(
+        self,
+        *,
+        after: _builtins.int = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPolicies: _TypeAlias = ListPolicies  # noqa: Y015
+
+@_typing.final
+class FolderPolicy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOLDER_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    REPLICATION_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
+    TRASH_SECONDS_FIELD_NUMBER: _builtins.int
+    QUOTA_BYTES_FIELD_NUMBER: _builtins.int
+    QUOTA_FILES_FIELD_NUMBER: _builtins.int
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    USED_FILES_FIELD_NUMBER: _builtins.int
+    folder: _builtins.int
+    path: _builtins.str
+    """empty: it is in the trash"""
+    replication: _builtins.int
+    spread: _values_pb2.Spread.ValueType
+    trash_seconds: _builtins.int
+    quota_bytes: _builtins.int
+    quota_files: _builtins.int
+    used_bytes: _builtins.int
+    used_files: _builtins.int
+    def __init__(
+        self,
+        *,
+        folder: _builtins.int = ...,
+        path: _builtins.str = ...,
+        replication: _builtins.int | None = ...,
+        spread: _values_pb2.Spread.ValueType | None = ...,
+        trash_seconds: _builtins.int | None = ...,
+        quota_bytes: _builtins.int | None = ...,
+        quota_files: _builtins.int | None = ...,
+        used_bytes: _builtins.int = ...,
+        used_files: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes", "_quota_files", b"_quota_files", "_replication", b"_replication", "_spread", b"_spread", "_trash_seconds", b"_trash_seconds", "quota_bytes", b"quota_bytes", "quota_files", b"quota_files", "replication", b"replication", "spread", b"spread", "trash_seconds", b"trash_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes", "_quota_files", b"_quota_files", "_replication", b"_replication", "_spread", b"_spread", "_trash_seconds", b"_trash_seconds", "folder", b"folder", "path", b"path", "quota_bytes", b"quota_bytes", "quota_files", b"quota_files", "replication", b"replication", "spread", b"spread", "trash_seconds", b"trash_seconds", "used_bytes", b"used_bytes", "used_files", b"used_files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__quota_bytes: _TypeAlias = _typing.Literal["quota_bytes"]  # noqa: Y015
+    _WhichOneofArgType__quota_bytes: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__quota_files: _TypeAlias = _typing.Literal["quota_files"]  # noqa: Y015
+    _WhichOneofArgType__quota_files: _TypeAlias = _typing.Literal["_quota_files", b"_quota_files"]  # noqa: Y015
+    _WhichOneofReturnType__replication: _TypeAlias = _typing.Literal["replication"]  # noqa: Y015
+    _WhichOneofArgType__replication: _TypeAlias = _typing.Literal["_replication", b"_replication"]  # noqa: Y015
+    _WhichOneofReturnType__spread: _TypeAlias = _typing.Literal["spread"]  # noqa: Y015
+    _WhichOneofArgType__spread: _TypeAlias = _typing.Literal["_spread", b"_spread"]  # noqa: Y015
+    _WhichOneofReturnType__trash_seconds: _TypeAlias = _typing.Literal["trash_seconds"]  # noqa: Y015
+    _WhichOneofArgType__trash_seconds: _TypeAlias = _typing.Literal["_trash_seconds", b"_trash_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quota_bytes) -> _WhichOneofReturnType__quota_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quota_files) -> _WhichOneofReturnType__quota_files | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__replication) -> _WhichOneofReturnType__replication | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__spread) -> _WhichOneofReturnType__spread | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__trash_seconds) -> _WhichOneofReturnType__trash_seconds | None: ...
+
+Global___FolderPolicy: _TypeAlias = FolderPolicy  # noqa: Y015
+
+@_typing.final
+class Policies(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICIES_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    APPLYING_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    applying: _builtins.bool
+    """files that exist do not all follow them yet"""
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___FolderPolicy]: ...
+    def __init__(
+        self,
+        *,
+        policies: _abc.Iterable[Global___FolderPolicy] | None = ...,
+        more: _builtins.bool = ...,
+        applying: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applying", b"applying", "more", b"more", "policies", b"policies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Policies: _TypeAlias = Policies  # noqa: Y015
 
 @_typing.final
 class ListTrash(_message.Message):
