@@ -278,6 +278,17 @@ def busy_log() -> list[journal.Entry]:
         folder = wire.MakeFolder(path=f"/many-{number}")
         grid.once(make_folder=folder, sequence=number, answered_below=number - 1)
     grid.once(make_folder=folder, sequence=2)
+    grid.make("/two")
+    grid.once(set_policy=wire.SetPolicy(path="/two", replication=2, quota_files=2))
+    grid.put("/one", grid.new_chunk(), replication=0)
+    grid.rename("/one", "/two/one")  # its replication follows the folder's
+    grid.rename("/two/one", "/two/two")
+    grid.make("/two/deep/er", parents=True)
+    grid.put("/two/deep/er/f", replication=0)
+    grid.put("/two/deep/er/above-the-quota")
+    grid.rename("/two/deep", "/deep")
+    grid.does(apply_policies=journal.ApplyPolicies(limit=10))
+    grid.put("/two/deep")
     grid.open_session("bob")
     grid.now_ms += TRASH_MS
     grid.purge(2)
