@@ -119,6 +119,12 @@ class Disk(Protocol):
     def create(self, path: str) -> File:
         """A new file to read and write; FileExistsError where there is one."""
 
+    def create_bulk(self, path: str) -> File:
+        """As :meth:`create`, for much that is written in order and not read soon.
+
+        What was not synced may not be in the file when it is closed.
+        """
+
     def open(self, path: str, *, writable: bool = False) -> File: ...
 
     def rename(self, source: str, target: str) -> None: ...

@@ -8,16 +8,24 @@ which costs as much as the cipher; so the two inner loops call the functions ben
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL
 
 from filegrid.runtime import Bytes
 
 _ffi, _lib = SSL._ffi, SSL._lib  # type: ignore[attr-defined]  # what pyOpenSSL itself calls
+
+_read = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)(
+    int(_ffi.cast("uintptr_t", _ffi.addressof(_openssl.lib, "SSL_read")))
+)
+"""SSL_read, keeping Python's lock: it takes microseconds, and whoever gives the lock away for each
+record of 16 KiB waits for it, where other threads work, longer than for the record."""
 
 BATCH_BYTES = 512 * 1024
 """Read from a socket at once, and decrypted at once: less, and what Python does for each batch
@@ -103,14 +111,15 @@ class Records:
 
         :raises OpenSSL.SSL.Error: after the last good byte, where the peer breaks TLS.
         """
-        read, ssl = _lib.SSL_read, self._ssl
+        ssl = int(_ffi.cast("uintptr_t", self._ssl))
         error: SSL.Error | None = None
         full = True
         while full and error is None:
             slab = self._slabs.take()
             filled = 0
-            with _ffi.from_buffer(slab) as target:
-                while (count := read(ssl, target + filled, SLAB_BYTES - filled)) > 0:
+            with _ffi.from_buffer(slab) as data:
+                target = int(_ffi.cast("uintptr_t", data))
+                while (count := _read(ssl, target + filled, SLAB_BYTES - filled)) > 0:
                     filled += count
                     if filled == SLAB_BYTES:
                         break
