@@ -72,6 +72,9 @@ class RealFile:
             read += len(data)
         return b"".join(pieces)
 
+    def fileno(self) -> int:
+        return self._fd
+
     def size(self) -> int:
         return os.fstat(self._fd).st_size
 

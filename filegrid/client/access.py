@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from filegrid.client.avoided import Avoided
 from filegrid.client.digests import DigestCache
+from filegrid.client.loans import Loans
 from filegrid.client.session import GOODBYE_SECONDS, Session
 from filegrid.errors import GridError
 from filegrid.model import ChunkId
@@ -32,7 +33,8 @@ class Access:
     """Servers that just failed a reader."""
     unwritable: Avoided
     """Servers that just failed a writer; these alone may cost a new chunk a replica (S16)."""
-    digests: DigestCache = field(default_factory=DigestCache)
+    loans: Loans
+    digests: DigestCache
     complaints: set[Deferred[None]] = field(default_factory=set)
 
     def complain(self, chunk_id: ChunkId, server: str, reason: GridError) -> None:
@@ -47,6 +49,7 @@ class Access:
         """Let what is being said to the head be said, within a bounded time, and take leave."""
         telling = DeferredList(list(self.complaints), consumeErrors=True)
         await telling.addTimeout(GOODBYE_SECONDS, self.runtime.clock)
+        self.loans.close()
         self.pool.close()
         await self.session.close()
 
