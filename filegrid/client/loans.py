@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from twisted.internet.defer import TimeoutError
 from twisted.internet.interfaces import IDelayedCall
 
 from filegrid.client.avoided import Avoided
@@ -31,6 +32,9 @@ DISTANT_SECONDS = 300.0
 """A server that is elsewhere, or does not lend, is asked again after so long."""
 
 LEND_SECONDS = 5.0
+
+READ_SECONDS = 5.0
+"""A disk that gives nothing for so long is left for another replica."""
 
 BATCH_BYTES = 1024 * 1024
 """Read and checked by one call of a thread; less, and handing over costs more than the work."""
@@ -205,15 +209,14 @@ class LoanRead:
             if length <= INLINE_BYTES:
                 data = self._loan.read_cached(self._offset, length)
             if data is None:
-                data = await self._runtime.threads.run(self._loan.read, self._offset, length)
-        except OSError as error:
-            self._loans.forget(self.chunk.id)
-            if isinstance(error, GridError):
-                raise
-            raise Unavailable(f"its file cannot be read ({error})", self.replica.server) from None
-        except GridError:
+                reading = self._runtime.threads.run(self._loan.read, self._offset, length)
+                data = await reading.addTimeout(READ_SECONDS, self._runtime.clock)
+        except IntegrityError:
             self._loans.forget(self.chunk.id)
             raise
+        except (OSError, TimeoutError) as error:
+            self._loans.forget(self.chunk.id)
+            raise Unavailable(f"its file cannot be read ({error})", self.replica.server) from None
         finally:
             self._loan.leave()
         self._offset += length

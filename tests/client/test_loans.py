@@ -16,6 +16,7 @@ from filegrid.client.loans import (
     DISTANT_SECONDS,
     IDLE_SECONDS,
     MOST_LOANS,
+    READ_SECONDS,
     Loan,
     LoanRead,
     Loans,
@@ -168,6 +169,18 @@ class LoansTests(SynchronousTestCase):
         self.borrow()
         self.file.broken = True
         self.refused(Unavailable)
+
+    def test_disk_hangs(self) -> None:
+        """A disk that gives nothing is left for another replica after some seconds."""
+        loan = self.borrow()
+        assert loan is not None
+        self.file.cached = False
+        never: Deferred[object] = Deferred()
+        self.patch(self.runtime.threads, "run", lambda *_: never)
+        read = LoanRead(self.runtime, self.loans, loan, 0, BLOCK_BYTES)
+        running = Deferred.fromCoroutine(read.next())
+        self.clock.advance(READ_SECONDS)
+        self.failureResultOf(running, Unavailable)
 
     def test_damaged_digests(self) -> None:
         """Block digests that do not make up the chunk's are not believed: the network is used."""
