@@ -177,7 +177,7 @@ class LentFile(Protocol):
     def pread(self, length: int, offset: int) -> bytes:
         """As :meth:`File.pread`."""
 
-    def pread_cached(self, length: int, offset: int) -> bytes | None:
+    def pread_cached(self, length: int, offset: int) -> Bytes | None:
         """The same, without waiting for a disk: None where it would have to."""
 
     def close(self) -> None: ...

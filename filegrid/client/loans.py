@@ -66,12 +66,16 @@ class Loan:
         :raises IntegrityError: where they do not match their digests.
         :raises OSError: where they cannot be read.
         """
-        return self._check(offset, length, self._file.pread(length, self._lent.offset + offset))
+        data = self._file.pread(length, self._lent.offset + offset)
+        self._check(offset, length, data)
+        return data
 
-    def read_cached(self, offset: int, length: int) -> bytes | None:
+    def read_cached(self, offset: int, length: int) -> Bytes | None:
         """The same where it takes no waiting; else None."""
         data = self._file.pread_cached(length, self._lent.offset + offset)
-        return None if data is None else self._check(offset, length, data)
+        if data is not None:
+            self._check(offset, length, data)
+        return data
 
     def use(self) -> None:
         self._users += 1
@@ -89,12 +93,11 @@ class Loan:
         if self._ended and not self._users:
             self._file.close()
 
-    def _check(self, offset: int, length: int, data: bytes) -> bytes:
+    def _check(self, offset: int, length: int, data: Bytes) -> None:
         assert self.verifier is not None
         if len(data) < length:
             raise IntegrityError("the file of the chunk ends too early", self.chunk.id.hex())
         self.verifier.check(offset // BLOCK_BYTES, data)
-        return data
 
 
 class Loans:

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from filegrid.disk import RealFile
 from filegrid.errors import Busy
-from filegrid.runtime import File
+from filegrid.runtime import Bytes, File
 
 TOKEN_BYTES = 16
 
@@ -43,13 +43,13 @@ class BorrowedFile:
     def pread(self, length: int, offset: int) -> bytes:
         return self._file.pread(length, offset)
 
-    def pread_cached(self, length: int, offset: int) -> bytes | None:
+    def pread_cached(self, length: int, offset: int) -> Bytes | None:
         data = bytearray(length)
         try:
             count = os.preadv(self._file.fileno(), [data], offset, os.RWF_NOWAIT)
         except OSError:  # it would wait, or this file system cannot tell
             return None
-        return bytes(data) if count == length else None
+        return data if count == length else None
 
     def close(self) -> None:
         self._file.close()
