@@ -101,6 +101,7 @@ class ChunkServer:
         self.methods: Mapping[str, Method] = {
             "write_chunk": Method(READERS, self._transfers.write),
             "read_chunk": Method(READERS, self._transfers.read),
+            "lend_chunk": Method(READERS, self._transfers.lend),
             "inspect_chunk": Method(READERS, self._transfers.inspect),
         }
 

@@ -234,6 +234,16 @@ class Transfers:
         finally:
             batch.addBoth(lambda _: reader.close())
 
+    async def lend(self, caller: Caller, request: Message) -> wire.Lent:
+        """Let a reader on this machine read a chunk's file itself; it verifies as ever (S21)."""
+        assert isinstance(request, wire.LendChunk)
+        lending = self._runtime.lending
+        if lending is None:
+            raise InvalidRequest("this server lends no files", self._name)
+        chunk = self._find(request.chunk_id)
+        reader = await self._runtime.threads.run(self._store.open_reader, chunk)
+        return reader.lend(lending)
+
     async def inspect(self, caller: Caller, request: Message) -> wire.Inspected:
         """Where a replica lies and, where asked, whether all of it is as it should be."""
         assert isinstance(request, wire.InspectChunk)

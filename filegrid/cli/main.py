@@ -15,7 +15,7 @@ from filegrid.errors import GridError
 
 _MODULES = (
     *("nodes", "demo", "ca", "files", "trash", "policy"),
-    *("operator", "forecast", "backup"),
+    *("operator", "forecast", "backup", "bench"),
 )
 """Modules of filegrid.cli that have COMMANDS, in the order of looking. Each imports what it needs
 inside its functions, so that `filegrid --help` stays quick."""

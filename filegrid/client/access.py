@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from filegrid.client.avoided import Avoided
 from filegrid.client.digests import DigestCache
 from filegrid.client.latencies import Latencies
+from filegrid.client.loans import Loans
 from filegrid.client.session import GOODBYE_SECONDS, Session
 from filegrid.errors import Busy, Cancelled, GridError, NoSpace
 from filegrid.model import ChunkId
@@ -36,7 +37,8 @@ class Access:
     """Servers that just failed a reader."""
     unwritable: Avoided
     """Servers that just failed a writer; these alone may cost a new chunk a replica (S16)."""
-    digests: DigestCache = field(default_factory=DigestCache)
+    loans: Loans
+    digests: DigestCache
     latencies: Latencies = field(default_factory=Latencies)
     complaints: set[Deferred[None]] = field(default_factory=set)
     reported: dict[str, float] = field(default_factory=dict)
@@ -73,6 +75,7 @@ class Access:
         """Let what is being said to the head be said, within a bounded time, and take leave."""
         telling = DeferredList(list(self.complaints), consumeErrors=True)
         await telling.addTimeout(GOODBYE_SECONDS, self.runtime.clock)
+        self.loans.close()
         self.pool.close()
         await self.session.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from filegrid.client.access import Access
+from filegrid.client.loans import LoanRead
 from filegrid.client.manifest import Manifest, Placed
 from filegrid.client.replica import ReplicaRead
 from filegrid.client.session import SEE_STATUS
@@ -32,7 +33,7 @@ class ChunkReader:
         self._end = end
         self._patience = access.session.patience()
         self._failed: dict[str, GridError] = {}
-        self._transfer: ReplicaRead | None = None
+        self._transfer: ReplicaRead | LoanRead | None = None
 
     async def next(self) -> list[memoryview]:
         """The next bytes, in one or more pieces; none at the end.
@@ -53,7 +54,7 @@ class ChunkReader:
                 self.close()
                 self._lost(transfer, error)
                 continue
-            if begun is not None:
+            if begun is not None and isinstance(transfer, ReplicaRead):
                 self._note_latency(transfer.replica.server, begun)
                 begun = None
             self._patience.renew()
@@ -70,7 +71,7 @@ class ChunkReader:
         if transfer is not None:
             transfer.drop()
 
-    async def _begin(self) -> ReplicaRead:
+    async def _begin(self) -> ReplicaRead | LoanRead:
         while True:
             placed = await self._manifest.placed(self._index)
             replica = self._choose(placed)
@@ -80,6 +81,10 @@ class ChunkReader:
             length = placed.chunk.length
             first = self._at - self._at % BLOCK_BYTES
             end = min(blocks_in(self._end) * BLOCK_BYTES, length)
+            loan = await self._access.loans.borrow(replica, placed.chunk)
+            if loan is not None:
+                access = self._access
+                return LoanRead(access.runtime, access.loans, loan, first, end)
             read = ReplicaRead(self._access, replica, placed.chunk, first, end)
             try:
                 await read.open()
@@ -90,6 +95,7 @@ class ChunkReader:
 
     def _choose(self, placed: Placed) -> wire.Replica | None:
         avoided = self._access.unreadable.servers()
+        distant = self._access.loans.distant()
         usable = [
             replica
             for replica in placed.replicas
@@ -98,11 +104,15 @@ class ChunkReader:
         self._access.runtime.random.shuffle(usable)
         return min(
             usable,
-            key=lambda replica: (_USABLE[replica.state], replica.server in avoided),
+            key=lambda replica: (
+                _USABLE[replica.state],
+                replica.server in avoided,
+                replica.server in distant,
+            ),
             default=None,
         )
 
-    def _lost(self, read: ReplicaRead, error: GridError) -> None:
+    def _lost(self, read: ReplicaRead | LoanRead, error: GridError) -> None:
         server = read.replica.server
         self._failed[server] = error
         if isinstance(error, (IntegrityError, NoSuchChunk)):

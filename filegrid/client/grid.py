@@ -14,8 +14,10 @@ from filegrid.client.access import Access
 from filegrid.client.avoided import Avoided
 from filegrid.client.backup import BackedUp, back_up
 from filegrid.client.content import Content
+from filegrid.client.digests import DigestCache
 from filegrid.client.forecast import forecast
 from filegrid.client.ingest import Ingest, look_up
+from filegrid.client.loans import Loans
 from filegrid.client.session import Session
 from filegrid.client.stat import FolderPolicy, Stat, Trashed
 from filegrid.client.status import drain_document, event_document, status_document
@@ -52,10 +54,14 @@ class GridClient:
         *,
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
+        pool = DataPool(runtime, lambda: hello_of(identity))
+        digests = DigestCache()
         self.access = Access(
             runtime=runtime,
             session=Session(runtime, identity, heads, timeout_seconds),
-            pool=DataPool(runtime, lambda: hello_of(identity)),
+            pool=pool,
+            digests=digests,
+            loans=Loans(runtime, pool, digests),
             unreadable=Avoided(runtime.clock),
             unwritable=Avoided(runtime.clock),
         )

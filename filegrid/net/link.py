@@ -235,6 +235,15 @@ class Link(TwistedProtocol):
         """Whether calls can still be made on it."""
         return self._closing is None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the peer is on this machine: a connection to oneself has one address twice."""
+        ends: Any = self.transport  # of Twisted's kind, or of the simulator's, which has no ends
+        try:
+            return bool(ends.getHost().host == ends.getPeer().host)
+        except AttributeError:
+            return False
+
     # Calls of ours.
 
     def open(

@@ -600,6 +600,60 @@ class ReadChunk(_message.Message):
 Global___ReadChunk: _TypeAlias = ReadChunk  # noqa: Y015
 
 @_typing.final
+class LendChunk(_message.Message):
+    """From a reader on the same machine: let it read the chunk's file by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_ID_FIELD_NUMBER: _builtins.int
+    chunk_id: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        chunk_id: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LendChunk: _TypeAlias = LendChunk  # noqa: Y015
+
+@_typing.final
+class Lent(_message.Message):
+    """Whoever shows the token there, once and soon, gets the file, open for reading."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOCKET_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DIGESTS_OFFSET_FIELD_NUMBER: _builtins.int
+    socket: _builtins.str
+    """the name of a Unix socket in the abstract namespace"""
+    token: _builtins.bytes
+    offset: _builtins.int
+    """of the chunk's first byte in the file"""
+    digests_offset: _builtins.int
+    """of its block digests"""
+    def __init__(
+        self,
+        *,
+        socket: _builtins.str = ...,
+        token: _builtins.bytes = ...,
+        offset: _builtins.int = ...,
+        digests_offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests_offset", b"digests_offset", "offset", b"offset", "socket", b"socket", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lent: _TypeAlias = Lent  # noqa: Y015
+
+@_typing.final
 class InspectChunk(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
