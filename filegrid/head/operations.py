@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from google.protobuf.message import Message
 
 from filegrid.head.drain import Drain
+from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
 from filegrid.model import Role
 from filegrid.net.link import Caller, Method
+from filegrid.protocol.wire import backup_pb2
 from filegrid.protocol.wire import head_pb2 as wire
+from filegrid.protocol.wire import journal_pb2 as journal
 
 OPERATORS = frozenset({Role.OPERATOR, Role.HEAD})
 
@@ -16,10 +21,30 @@ OPERATORS = frozenset({Role.OPERATOR, Role.HEAD})
 class Operations:
     """The requests of operators; each may be sent again without harm."""
 
-    def __init__(self, *, registry: Registry, drain: Drain) -> None:
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        drain: Drain,
+        redundancy: Redundancy,
+        propose: Callable[[journal.Command], Awaitable[journal.Outcome]],
+    ) -> None:
         self._registry = registry
         self._drain = drain
-        self.methods = {"drain": Method(OPERATORS, self._drain_servers)}
+        self._redundancy = redundancy
+        self._propose = propose
+        self.methods = {
+            "drain": Method(OPERATORS, self._drain_servers),
+            "discard_unknown": Method(OPERATORS, self._discard_unknown),
+        }
+
+    async def _discard_unknown(self, caller: Caller, request: Message) -> backup_pb2.UnknownChunks:
+        """What was born in an earlier lineage and no file names may be collected (S12)."""
+        assert isinstance(request, backup_pb2.DiscardUnknown)
+        count = len(self._redundancy.unknown)
+        if not request.dry_run:
+            await self._propose(journal.Command(discard_unknown=request))
+        return backup_pb2.UnknownChunks(count=count)
 
     async def _drain_servers(self, caller: Caller, request: Message) -> wire.DrainReports:
         assert isinstance(request, wire.Drain)

@@ -148,7 +148,12 @@ class Reign:
             propose=self._ledger.propose,
             status=self._report.make,
         )
-        operations = Operations(registry=registry, drain=self._drain)
+        operations = Operations(
+            registry=registry,
+            drain=self._drain,
+            redundancy=redundancy,
+            propose=self._ledger.propose,
+        )
         self.methods: Mapping[str, Method] = {**verbs.methods, **operations.methods}
 
     # From the beginning to the end.

@@ -1,0 +1,76 @@
+"""Real grids that lose all their heads, with kill -9 and rm -r, and come back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from filegrid.cli.local_grid import LocalGrid
+from tests.functional.case import MIB, RealGrid
+
+
+class LostHeads(RealGrid):
+    def setUp(self) -> None:
+        super().setUp()
+        self.new = Path(self.mktemp()).resolve()
+        self.operator = ("--grid", str(self.home / "operator.toml"))
+
+    def tearDown(self) -> None:
+        if self.new.exists():
+            self.filegrid("down", "--home", str(self.new))
+        super().tearDown()
+
+    def up(self) -> None:
+        self.filegrid(
+            *("up", "--home", str(self.home), "--health", "0", "--chunk-servers", "3"),
+            *("--set", f"grid.chunk_bytes={MIB}"),
+        )
+
+    def lose_heads(self) -> None:
+        grid = LocalGrid(self.home)
+        for number in (1, 2, 3):
+            grid.kill(f"head-{number}")
+            shutil.rmtree(self.home / "nodes" / f"head-{number}")
+
+    def snapshot(self) -> dict[str, int]:
+        """Every file of the old home, and how long it is."""
+        return {
+            str(Path(folder) / name): (Path(folder) / name).stat().st_size
+            for folder, _, names in os.walk(self.home)
+            for name in names
+        }
+
+    def test_restore(self) -> None:
+        """From a backup all is there that was there then; the old home stays as it was."""
+        self.up()
+        big = self.make_file("big", 5 * MIB + 123)
+        self.filegrid("put", str(big), "/big")
+        backup = self.files / "backup"
+        made = json.loads(self.filegrid("backup", str(backup), "--json", *self.operator))
+        self.assertEqual((made["files"], made["bytes"]), (1, 5 * MIB + 123))
+        self.filegrid("backup", str(self.files / "no" / "b"), *self.operator, code=3)
+        self.filegrid("backup", str(self.files / "b"), code=7)
+        self.filegrid("put", str(big), "/young")
+        into_new = ("--home", str(self.new), "--chunk-data", str(self.home))
+        self.filegrid("restore", str(backup), *into_new, code=2)  # it runs
+
+        self.lose_heads()
+        self.filegrid("down", "--home", str(self.home))
+        before = self.snapshot()
+        self.filegrid("restore", str(big), *into_new, code=6)
+        self.filegrid("restore", str(backup), *into_new)
+        self.assertEqual(self.snapshot(), before)
+
+        self.environment["FILEGRID_GRID"] = str(self.new / "grid.toml")
+        self.filegrid("up", "--home", str(self.new))
+        self.until_clean(30)
+        self.filegrid("get", "/big", str(self.files / "out"))
+        self.assertSame(big, self.files / "out")
+        self.filegrid("stat", "/young", code=3)
+        self.filegrid("put", str(big), "/new")
+        self.assertEqual(self.status()["grid_id"], made["grid_id"])
+        said = self.filegrid("discard-unknown", "--grid", str(self.new / "operator.toml"))
+        self.assertEqual(said, "6 chunks are let go\n")
+        self.assertEqual(self.snapshot(), before)
