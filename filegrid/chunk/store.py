@@ -47,21 +47,26 @@ class ChunkReader:
     def pread(self, length: int, offset: int) -> bytes:
         """Up to `length` of the chunk's bytes, unchecked; fewer only at its end.
 
-        :raises IntegrityError: where the file ends too early.
-        :raises DiskFailed: where it cannot be read.
+        :raises IntegrityError: where the file ends too early, or a part of it cannot be read.
+        :raises DiskFailed: where the disk failed, which says nothing about the chunk.
         """
         return self._read(max(0, min(length, self.chunk.length - offset)), HEADER_BYTES + offset)
 
     def block_digests(self) -> bytes:
         """The digests of all its blocks, checked against its own.
 
-        :raises IntegrityError: where they do not match it.
-        :raises DiskFailed: where they cannot be read.
+        :raises IntegrityError: where they do not match it, or cannot be read.
+        :raises DiskFailed: as :meth:`pread`.
         """
         length = self.chunk.length
         digests = self._read(blocks_in(length) * DIGEST_BYTES, digests_offset(length))
         BlockVerifier(self.chunk, digests)
         return digests
+
+    def uncache(self) -> None:
+        """Let what is read next come from the disk itself."""
+        with grid_errors(self.chunk.id.hex()):
+            self._file.uncache()
 
     def close(self) -> None:
         self._file.close()
@@ -69,7 +74,7 @@ class ChunkReader:
     def _read(self, length: int, offset: int) -> bytes:
         subject = self.chunk.id.hex()
         with grid_errors(subject):
-            data = self._file.pread(length, offset)
+            data = _pread(self._file, length, offset, subject)
         if len(data) < length:
             raise IntegrityError("the file of the chunk ends too early", subject)
         return data
@@ -180,18 +185,20 @@ class Store:
             return self._header(chunk_id)
 
     def verify(self, chunk: Chunk) -> None:
-        """Read all of a chunk and check it.
+        """Read all of a chunk, from the disk and not from memory, and check it.
 
         :raises NoSuchChunk: where it is not here.
-        :raises IntegrityError: where anything of it does not match its digest.
-        :raises DiskFailed: where it cannot be read.
+        :raises IntegrityError: where anything of it does not match its digest, or cannot be read.
+        :raises DiskFailed: where the disk failed, which says nothing about the chunk.
         """
         if Chunk.from_wire(self.header(chunk.id).chunk) != chunk:
             raise IntegrityError("the chunk on disk is another one", chunk.id.hex())
         with closing(self.open_reader(chunk)) as reader:
+            reader.uncache()
             verifier = BlockVerifier(chunk, reader.block_digests())
             for offset in range(0, chunk.length, _VERIFY_BYTES):
                 verifier.check(offset // BLOCK_BYTES, reader.pread(_VERIFY_BYTES, offset))
+            reader.uncache()  # nobody asked for it: it must not push out what is asked for
 
     def quarantine(self, chunk_id: ChunkId, reason: str) -> None:
         """Put a damaged chunk aside, durably, so that a good replica can take its place.
@@ -235,14 +242,9 @@ class Store:
         try:
             return Chunk.from_wire(self._header(chunk_id).chunk)
         except IntegrityError as error:
-            reason = error.what
-        except OSError as error:
-            if error.errno != errno.EIO:  # not the chunk's own fault
-                raise
-            reason = "its header cannot be read"
-        self._quarantine(chunk_id, reason)
-        self.damaged.append(chunk_id)
-        return None
+            self._quarantine(chunk_id, error.what)
+            self.damaged.append(chunk_id)
+            return None
 
     def _ids(self) -> Iterator[ChunkId]:
         names = self._disk.names(self._path("chunks"))
@@ -255,7 +257,7 @@ class Store:
     def _header(self, chunk_id: ChunkId) -> wire.ChunkHeader:
         subject = chunk_id.hex()
         with closing(self._open(chunk_id)) as file:
-            page = file.pread(HEADER_BYTES, 0)
+            page = _pread(file, HEADER_BYTES, 0, subject)
             size = file.size()
         header = decode_header(page, subject)
         if (header.grid_id, header.chunk.id) != (self._grid_id, chunk_id):
@@ -299,3 +301,13 @@ class Store:
 
     def _path(self, relative: str) -> str:
         return f"{self._folder}/{relative}"
+
+
+def _pread(file: File, length: int, offset: int, subject: str) -> bytes:
+    """What cannot be read is damage of this chunk; other errors say nothing about it."""
+    try:
+        return file.pread(length, offset)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise IntegrityError("the disk cannot read all of the chunk", subject) from error
