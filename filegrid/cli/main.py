@@ -13,11 +13,11 @@ import click
 from filegrid.cli.output import INTERRUPTED, Invocation, error_line, exit_code, note
 from filegrid.errors import GridError
 
-_MODULES = ("nodes", "demo", "ca", "files", "trash", "operator", "backup", "restore")
+_MODULES = ("nodes", "demo", "ca", "files", "trash", "operator", "backup", "restore", "rebuild")
 """Modules of filegrid.cli that have COMMANDS, in the order of looking. Each imports what it needs
 inside its functions, so that `filegrid --help` stays quick."""
 
-_WITHOUT_GRID = ("nodes", "demo", "ca", "restore")
+_WITHOUT_GRID = ("nodes", "demo", "ca", "restore", "rebuild")
 """Those whose commands work on a folder of this machine, not as a client of a grid."""
 
 BROKEN_PIPE = 141

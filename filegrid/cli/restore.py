@@ -12,13 +12,13 @@ import click
 
 from filegrid.errors import NoSuchPath, NotPermitted, WrongGrid
 
-_New = click.option(
+New = click.option(
     "--home",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
     help="The new grid's folder; it must not exist, or be empty.",
 )
-_Old = click.option(
+Old = click.option(
     "--chunk-data",
     "old",
     required=True,
@@ -32,8 +32,8 @@ FIRST_HEAD = "head-1"
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@_New
-@_Old
+@New
+@Old
 def restore(file: Path, home: Path, old: Path) -> None:
     """Make a new grid's home of a backup in FILE and a lost grid's chunks.
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -35,12 +35,14 @@ class RealGrid(SynchronousTestCase):
         if self.home.exists():
             self.filegrid("down", "--home", str(self.home))
 
-    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+    def begin(
+        self, *arguments: str, stdin: int | IO[bytes] = subprocess.DEVNULL
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [*FILEGRID, *arguments],
             env=self.environment,
             text=True,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

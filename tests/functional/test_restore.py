@@ -74,3 +74,35 @@ class LostHeads(RealGrid):
         said = self.filegrid("discard-unknown", "--grid", str(self.new / "operator.toml"))
         self.assertEqual(said, "6 chunks are let go\n")
         self.assertEqual(self.snapshot(), before)
+
+    def test_rebuild(self) -> None:
+        """Without any head or backup the chunks alone tell the files; parts go to /lost+found."""
+        self.up()
+        big = self.make_file("big", 5 * MIB + 123)
+        exact = self.make_file("exact", 2 * MIB)
+        self.filegrid("mkdir", "/d")
+        self.filegrid("put", str(big), "/d/big")
+        with exact.open("rb") as stream:  # nobody knows its length before its end
+            piped = self.begin("put", "-", "/exact", stdin=stream)
+            _, err = piped.communicate(timeout=120)
+        self.assertEqual(piped.returncode, 0, err)
+        self.filegrid("put", str(big), "/torn")
+        torn = json.loads(self.filegrid("stat", "/torn", "--json"))["chunks"]
+        self.lose_heads()
+        self.filegrid("down", "--home", str(self.home))
+        for replica in torn[2]["replicas"]:
+            (self.home / "nodes" / replica["server"] / replica["file"]).unlink()
+
+        into_new = ("--home", str(self.new), "--chunk-data", str(self.home))
+        made = json.loads(self.filegrid("rebuild", *into_new, "--json"))
+        self.assertEqual((made["found"], made["backup"], made["lineage"]), (2, None, 2))
+        self.environment["FILEGRID_GRID"] = str(self.new / "grid.toml")
+        self.filegrid("up", "--home", str(self.new))
+        self.until_clean(30)
+        for path, original in (("/d/big", big), ("/exact", exact)):
+            self.filegrid("get", path, "--force", str(self.files / "out"))
+            self.assertSame(original, self.files / "out")
+        (lost,) = made["lost"]
+        self.filegrid("get", f"{lost}from-chunk-00000003", str(self.files / "part"))
+        self.assertEqual((self.files / "part").read_bytes(), big.read_bytes()[3 * MIB :])
+        self.filegrid("put", str(big), "/new")
