@@ -190,7 +190,15 @@ class _Rebuilding:
         for chunk in chunks:
             self._contents.forget_released(chunk.id, session_lives=False)  # it is named again
         self._tree.add_file(node)
-        self._contents.publish(publish, node=node.id, base=b"", chunks=chunks, count=len(chunks))
+        self._contents.publish(
+            publish,
+            node=node.id,
+            replication=publish.replication,
+            asked=False,  # no chunk says so: it follows the policy of its folder from now on
+            base=b"",
+            chunks=chunks,
+            count=len(chunks),
+        )
         self._registers.now.chunks -= shared
 
     def _lost_folder(self) -> tuple[int, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filegrid.backup import HEADER_BYTES, verify
 from filegrid.client.grid import GridClient
-from filegrid.errors import InvalidRequest, NoSuchPath, OutcomeUnknown, StaleEpoch, WrongGrid
+from filegrid.errors import InvalidRequest, NoSuchPath, StaleEpoch, Unavailable, WrongGrid
 from filegrid.head.lineage import Birth, begin_lineage, open_image
 from filegrid.head.schema import Registers
 from filegrid.model import Role
@@ -135,8 +135,9 @@ class Restoring(HeadsCase):
         self.run_(upload.write(content(2 * CHUNK)))
         self.back_up()
         self.restore()
-        with self.assertRaises(OutcomeUnknown):
+        with self.assertRaises(Unavailable) as caught:
             self.run_(upload.publish())
+        self.assertIn("nothing was published", str(caught.exception))
         with self.assertRaises(NoSuchPath):
             self.run_(self.client.stat("/f"))
         self.put("/f", b"x")
