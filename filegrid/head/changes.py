@@ -33,6 +33,7 @@ from filegrid.head.tree import Tree
 from filegrid.model import CHUNK_ID_BYTES, SessionId, join_path, session_of, split_path
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
+from filegrid.protocol.wire.backup_pb2 import DiscardUnknown
 
 _SERVER = "SELECT incarnation, rack, address FROM servers WHERE name = ?"
 _STANDING = "SELECT standing FROM servers WHERE name = ?"
@@ -81,6 +82,7 @@ class Changes:
             "set_standing": self._set_standing,
             "forget_released": self._forget_released,
             "configure": self._configure,
+            "discard_unknown": self._discard_unknown,
             "apply_policies": self._apply_policies,
         }
 
@@ -474,6 +476,11 @@ class Changes:
         self._database.execute(_DROP_VOTERS)
         self._database.executemany(_ADD_VOTER, rows)
         return journal.Outcome(count=len(rows))
+
+    def _discard_unknown(self, change: DiscardUnknown, entry: journal.Entry) -> journal.Outcome:
+        now = self._registers.now
+        now.forgotten_lineage = now.lineage - 1
+        return journal.Outcome(count=1)
 
     def _apply_policies(
         self, change: journal.ApplyPolicies, entry: journal.Entry

@@ -17,7 +17,7 @@ from filegrid.head.liveness import Liveness, State
 from filegrid.head.locations import Locations, Report
 from filegrid.head.registry import Registry
 from filegrid.head.view import ChunkRecord, View
-from filegrid.model import ChunkId
+from filegrid.model import ChunkId, session_of
 
 SCAN_PAGE = 256
 """Chunks looked at in one turn: some milliseconds."""
@@ -50,6 +50,7 @@ class Redundancy:
     :ivar surplus: chunks with too many.
     :ivar condemned: servers that reported damage, for chunks that are not whole again yet.
     :ivar strays: chunks on some server that the namespace does not name.
+    :ivar unknown: those of them whose birth is not in this history: not ours to judge (S14).
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Redundancy:
         self.surplus: dict[ChunkId, Surplus] = {}
         self.condemned: dict[ChunkId, set[str]] = {}
         self.strays: dict[ChunkId, Stray] = {}
+        self.unknown: set[ChunkId] = set()
         self._due: deque[ChunkId] = deque()
         self._scans: deque[Callable[[], bool]] = deque()
 
@@ -154,7 +156,11 @@ class Redundancy:
     def _is_not_named(self, chunk_id: ChunkId, record: ChunkRecord | None, reported: bool) -> None:
         self._has_enough(chunk_id)
         self.surplus.pop(chunk_id, None)
-        if reported or record is not None:
+        self.unknown.discard(chunk_id)
+        if record is None and not self._namespace.session_was_opened(session_of(chunk_id)):
+            if reported:
+                self.unknown.add(chunk_id)
+        elif reported or record is not None:
             known = self.strays.get(chunk_id)
             since = known.since if known is not None else self._seconds()
             self.strays[chunk_id] = Stray(since=since, released=record is not None)
@@ -166,6 +172,7 @@ class Redundancy:
     ) -> None:
         chunk = record.chunk
         self.strays.pop(chunk.id, None)
+        self.unknown.discard(chunk.id)
         # Only what matches the manifest is a replica (S15).
         matching = [
             name

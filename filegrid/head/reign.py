@@ -178,6 +178,8 @@ class Reign:
         )
         operations = Operations(
             registry=registry,
+            redundancy=redundancy,
+            propose=self._ledger.propose,
             roster=roster,
             drain=self._drain,
             balance=self._balance,

@@ -174,6 +174,8 @@ class Registers:
     log_time_ms: int = 0
     last_node: int = TRASH
     last_session: int = 0
+    forgotten_lineage: int = 0
+    """What this and earlier lineages made and no file names may be collected: a person said so."""
     chunks: int = 0
     """Different chunks that published contents name, those in the trash with them."""
 

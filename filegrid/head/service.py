@@ -21,6 +21,7 @@ from filegrid.head.catching_up import StateReceiver, StateSender, finish
 from filegrid.head.headlog import MOST_APPLIED, HeadLog
 from filegrid.head.journal import Journal
 from filegrid.head.jury import Jury
+from filegrid.head.lineage import LOG, STATE
 from filegrid.head.liveness import Liveness
 from filegrid.head.locations import Locations
 from filegrid.head.namespace import Namespace
@@ -50,8 +51,6 @@ HOUSEKEEPING_SECONDS = 0.5
 
 LOOKS_PER_TURN = 8
 """Steps of the redundancy check in a row, before everybody else has a turn."""
-
-STATE = "namespace.sqlite"
 
 FORWARD_SECONDS = 5.0
 
@@ -170,6 +169,7 @@ class Head:
             "what_if": Method(CLIENTS, self._as_leader("what_if")),
             "get_status": Method(CLIENTS | HEADS, self._get_status),
             "hand_over": Method(OPERATORS, self._hand_over),
+            "discard_unknown": Method(OPERATORS, self._as_leader("discard_unknown")),
             "begin_backup": Method(OPERATORS, self._leading(self._begin_backup)),
             "read_backup": Method(OPERATORS, self._leading(self._read_backup)),
             "end_backup": Method(OPERATORS, self._end_backup),
@@ -301,6 +301,8 @@ class Head:
         if any(entry.command.WhichOneof("change") in _OF_SERVERS for entry in entries):
             for name in self._registry.refresh():
                 self._redundancy.scan_server(name)
+        if any(entry.command.HasField("discard_unknown") for entry in entries):
+            self._redundancy.touch(list(self._redundancy.unknown))
         for outcome in outcomes:
             if outcome.released or outcome.published or outcome.resized:
                 self._redundancy.touch(outcome.released)
@@ -469,7 +471,7 @@ def open_head(
         create=True,
         rng=runtime.random,
     )
-    log = Journal.open(runtime.disk, folder.within("log"))
+    log = Journal.open(runtime.disk, folder.within(LOG))
     state = folder.within(STATE)
     namespace = Namespace(runtime.disk.database(state), runtime.disk.database(state))
     finish(runtime.disk, folder, log, namespace)

@@ -207,6 +207,11 @@ class StatusReport:
             for member, _ in self._council.linked()
             if member not in self._shipping.voters
         ]
+        if unknown := len(self._redundancy.unknown):
+            warnings.append(
+                f"{unknown} chunks of before the restore are kept that no file names;"
+                " 'filegrid discard-unknown' lets them go"
+            )
         if self._collector.held_back:
             warnings.append(
                 f"{self._collector.held_back} chunks that no file names are kept: so many at once"
