@@ -22,6 +22,7 @@ from filegrid.errors import (
     VersionConflict,
     to_fault,
 )
+from filegrid.head import chronicle
 from filegrid.head.contents import MOST_REPLICATION, Contents
 from filegrid.head.policies import POLICY_NAMES, Gain, Policies
 from filegrid.head.schema import FILE, MOST_INTEGER, ROOT, RegisterFile
@@ -31,6 +32,7 @@ from filegrid.head.tree import Stored, Tree, child, children, find, find_folder,
 from filegrid.model import CHUNK_ID_BYTES, SessionId, join_path, session_of, split_path
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
+from filegrid.protocol.wire.health_pb2 import Event
 
 _SERVER = "SELECT incarnation, rack, address FROM servers WHERE name = ?"
 _STANDING = "SELECT standing FROM servers WHERE name = ?"
@@ -76,6 +78,7 @@ class Changes:
             "forget_released": self._forget_released,
             "configure": self._configure,
             "apply_policies": self._apply_policies,
+            "note": self._note,
         }
 
     def apply(self, entry: journal.Entry) -> journal.Outcome:
@@ -364,7 +367,17 @@ class Changes:
         return journal.Outcome(count=1)
 
     def _barrier(self, change: journal.Barrier, entry: journal.Entry) -> journal.Outcome:
+        elected = Event(
+            kind=Event.KIND_ELECTION,
+            epoch=entry.epoch,
+            node=change.leader,
+            at_ms=entry.command.wall_ms,
+        )
+        chronicle.note(self._database, [elected])
         return journal.Outcome()
+
+    def _note(self, change: journal.Note, entry: journal.Entry) -> journal.Outcome:
+        return journal.Outcome(count=chronicle.note(self._database, change.events))
 
     def _open_session(self, change: wire.OpenSession, entry: journal.Entry) -> journal.Outcome:
         if not self._registers.now.lineage:
