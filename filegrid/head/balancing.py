@@ -2,7 +2,8 @@
 
 The laws: nothing moves while all servers are within the band around the mean; a move never leads to
 a server that has the chunk already or has no room, never leaves the chunk on fewer racks than
-before, and never makes the receiver fuller than the giver was.
+before, and makes the whole more even: the sum of held bytes squared over room becomes smaller
+with each, so that moves come to an end.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ class Balancing:
             and one.use < self.mean
             and self._worth(source, one)
             and len(rest | {one.rack}) >= before
-            and one.use_with(length) <= min(1 - SPARE_FRACTION, source.use)
+            and one.use_with(length) <= 1 - SPARE_FRACTION
+            and one.use + one.use_with(length) < source.use + source.use_with(-length)
         ]
         return min(fits, key=lambda one: (one.use, one.name)).name if fits else None
 
