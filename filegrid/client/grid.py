@@ -324,7 +324,7 @@ class GridClient:
         )
 
     async def events(self) -> dict[str, Any]:
-        """Elections and verdicts, the oldest first, as `filegrid events --json` prints them."""
+        """What came to pass, the oldest first, as `filegrid events --json` prints it."""
         found = await self.access.session.call(health_pb2.GetEvents(), health_pb2.Events)
         return {
             "events": [event_document(event) for event in found.events],

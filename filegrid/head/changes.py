@@ -23,6 +23,7 @@ from filegrid.errors import (
     VersionConflict,
     to_fault,
 )
+from filegrid.head import chronicle
 from filegrid.head.contents import MOST_REPLICATION, Contents
 from filegrid.head.nodes import Stored, totals
 from filegrid.head.policies import POLICY_NAMES, Gain, Policies
@@ -34,6 +35,7 @@ from filegrid.model import CHUNK_ID_BYTES, SessionId, join_path, session_of, spl
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
 from filegrid.protocol.wire.backup_pb2 import DiscardUnknown
+from filegrid.protocol.wire.health_pb2 import Event
 
 _SERVER = "SELECT incarnation, rack, address FROM servers WHERE name = ?"
 _STANDING = "SELECT standing FROM servers WHERE name = ?"
@@ -84,6 +86,7 @@ class Changes:
             "configure": self._configure,
             "discard_unknown": self._discard_unknown,
             "apply_policies": self._apply_policies,
+            "note": self._note,
         }
 
     def fetch(self, entries: Sequence[journal.Entry]) -> None:
@@ -408,7 +411,17 @@ class Changes:
         return journal.Outcome(count=1)
 
     def _barrier(self, change: journal.Barrier, entry: journal.Entry) -> journal.Outcome:
+        elected = Event(
+            kind=Event.KIND_ELECTION,
+            epoch=entry.epoch,
+            node=change.leader,
+            at_ms=entry.command.wall_ms,
+        )
+        chronicle.note(self._database, [elected])
         return journal.Outcome()
+
+    def _note(self, change: journal.Note, entry: journal.Entry) -> journal.Outcome:
+        return journal.Outcome(count=chronicle.note(self._database, change.events))
 
     def _open_session(self, change: wire.OpenSession, entry: journal.Entry) -> journal.Outcome:
         if not self._registers.now.lineage:

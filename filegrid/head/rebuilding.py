@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 
 from filegrid.errors import InvalidPath
 from filegrid.head.contents import Contents
+from filegrid.head.nodes import Stored, child
 from filegrid.head.salvage import Salvage, Version
 from filegrid.head.schema import FILE, ROOT, RegisterFile
 from filegrid.head.sessions import get_session, was_opened
-from filegrid.head.tree import Stored, Tree, child
+from filegrid.head.tree import Tree
 from filegrid.model import Chunk, digest_over, join_path, session_of, split_path
 from filegrid.protocol.wire.values_pb2 import Publish
 

@@ -19,6 +19,9 @@ from filegrid.head.registry import Registry
 from filegrid.head.view import ChunkRecord, View
 from filegrid.model import ChunkId, session_of
 
+MOST_HEALED = 1000
+"""Chunks that are whole again and that nobody has asked for yet."""
+
 SCAN_PAGE = 256
 """Chunks looked at in one turn: some milliseconds."""
 
@@ -70,6 +73,7 @@ class Redundancy:
         self.moves = Deficits()
         self.surplus: dict[ChunkId, Surplus] = {}
         self.condemned: dict[ChunkId, set[str]] = {}
+        self.healed: deque[tuple[ChunkId, set[str]]] = deque(maxlen=MOST_HEALED)
         self.strays: dict[ChunkId, Stray] = {}
         self.unknown: set[ChunkId] = set()
         self._due: deque[ChunkId] = deque()
@@ -214,4 +218,5 @@ class Redundancy:
     def _has_enough(self, chunk_id: ChunkId) -> None:
         self.deficits.drop(chunk_id)
         self.moves.drop(chunk_id)
-        self.condemned.pop(chunk_id, None)
+        if (names := self.condemned.pop(chunk_id, None)) is not None:
+            self.healed.append((chunk_id, names))

@@ -100,6 +100,13 @@ _TABLES = (
         folder INTEGER PRIMARY KEY,
         after BLOB NOT NULL
     )""",
+    # What came to pass, the last of it; see story.py.
+    """CREATE TABLE events (
+        number INTEGER PRIMARY KEY,
+        node TEXT NOT NULL,
+        kind INTEGER NOT NULL,
+        event BLOB NOT NULL
+    )""",
     """CREATE TABLE sessions (
         id INTEGER PRIMARY KEY,
         client TEXT NOT NULL,

@@ -41,6 +41,7 @@ from filegrid.protocol.frames import Plane
 from filegrid.protocol.wire import backup_pb2, frame_pb2, head_pb2, health_pb2
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import replication_pb2 as replication
+from filegrid.protocol.wire.health_pb2 import Event, Events
 from filegrid.runtime import Listener, Runtime
 
 TURN_SECONDS = 0.1
@@ -60,6 +61,9 @@ HEALTH = frozenset({Role.HEALTH})
 
 _OF_SERVERS = frozenset({"register_server", "set_standing"})
 """Commands of the log that change what is known of chunk servers."""
+
+MOST_EVENTS = 2000
+"""In one answer; the newest of them."""
 
 _log = Logger()
 
@@ -178,7 +182,7 @@ class Head:
             "changes": Method(CHUNK_SERVERS, self._roster.changes),
             "elect": Method(HEADS, self._council.receive),
             "probe": Method(HEALTH, self._jury.probe),
-            "get_events": Method(CLIENTS, self._jury.get_events),
+            "get_events": Method(CLIENTS, self._get_events),
             "append_entries": Method(HEADS, self._append_entries),
             "install_state": Method(HEADS, self._install_state),
         }
@@ -369,6 +373,19 @@ class Head:
             self._receiver.take(request, lambda: self._council.obeys(sender, request.epoch))
         )
 
+    async def _get_events(self, caller: Caller, request: Message) -> Events:
+        """What the log has noted, and what the health nodes keep beside it, in order."""
+        answer = await self._jury.get_events(caller, request)
+        logged = self._namespace.last_events(MOST_EVENTS)
+        elections = {one.epoch for one in logged if one.kind == Event.KIND_ELECTION}
+        kept = [
+            one
+            for one in answer.events
+            if one.kind != Event.KIND_ELECTION or one.epoch not in elections
+        ]
+        events = sorted([*logged, *kept], key=lambda one: one.at_ms)
+        return Events(events=events[-MOST_EVENTS:], incomplete=answer.incomplete)
+
     async def _get_status(self, caller: Caller, request: Message) -> Message:
         """Any head answers it: the leader itself, the others by asking the leader."""
         if self._reign is not None and self._reign.serving:
@@ -389,6 +406,8 @@ class Head:
         return head_pb2.Status(
             grid_id=self._identity.grid_id,
             epoch=registers.applied_epoch,
+            condition="red",
+            because=["no head leads: nothing can be changed, and what is there is not known"],
             heads=[
                 head_pb2.HeadStatus(
                     name=member.name,

@@ -14,7 +14,7 @@ from enum import Enum
 
 from filegrid.election.quorum import Member
 from filegrid.errors import ContentCollected, NotAFolder
-from filegrid.head import policies, trash
+from filegrid.head import chronicle, policies, trash
 from filegrid.head.nodes import children, find_at_once, names_to, need, totals
 from filegrid.head.schema import ROOT, Registers, open_schema, read_registers
 from filegrid.head.sessions import SESSION_LEASE_MS, Session, get_session, was_opened
@@ -22,6 +22,7 @@ from filegrid.model import Chunk, ChunkId, ContentId, Digest, SessionId, join_pa
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
 from filegrid.protocol.wire.chunk_pb2 import ChunkOrigin
+from filegrid.protocol.wire.health_pb2 import Event
 
 _COUNT = "SELECT chunk_count, node FROM contents WHERE content_id = ?"
 _ORIGIN = """SELECT id, chunk_bytes, chunk_count, replication, mtime_ms
@@ -279,6 +280,14 @@ class View:
 
     def purge_due(self, log_time_ms: int) -> bool:
         return trash.is_due(self._reads, log_time_ms)
+
+    def last_events(self, limit: int) -> list[Event]:
+        """What the log has noted last, the oldest first."""
+        return chronicle.last_events(self._reads, limit)
+
+    def last_event(self, node: str, kinds: Sequence[Event.Kind.ValueType]) -> Event | None:
+        """The last of a node that is of one of these kinds."""
+        return chronicle.last_event(self._reads, node, kinds)
 
     def registers(self) -> Registers:
         """Grid id, lineage, the applied (epoch, index), log time."""
