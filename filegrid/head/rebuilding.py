@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from filegrid.errors import InvalidPath
 from filegrid.head.contents import Contents
-from filegrid.head.nodes import Stored, child
+from filegrid.head.nodes import Stored
 from filegrid.head.salvage import Salvage, Version
 from filegrid.head.schema import FILE, ROOT, RegisterFile
 from filegrid.head.sessions import get_session, was_opened
@@ -88,7 +88,7 @@ class _Rebuilding:
         self._lost: tuple[int, str] | None = None
 
     def finish(self) -> None:
-        self._tree.flush()
+        self._tree.end()
         self._registers.save()
 
     def add(self, version: Version) -> None:
@@ -122,12 +122,12 @@ class _Rebuilding:
             return None
         folder = ROOT
         for name in names[:-1]:
-            found = child(self._database, folder, name.encode())
+            found = self._tree.child(folder, name.encode())
             if found is not None and not found.is_folder:
                 return None
             folder = found.id if found is not None else self._add_folder(folder, name, version)
         last = names[-1].encode()
-        there = child(self._database, folder, last)
+        there = self._tree.child(folder, last)
         if there is not None:
             if there.is_folder or there.mtime_ms > version.written_ms:
                 return None
@@ -201,12 +201,15 @@ class _Rebuilding:
             count=len(chunks),
         )
         self._registers.now.chunks -= shared
+        # Of the versions to come some share chunks with this one, or want its path.
+        self._contents.write()
+        self._tree.reread()
 
     def _lost_folder(self) -> tuple[int, str]:
         """Its number and path; made when it is needed first."""
         if self._lost is None:
             name, number = LOST, 0
-            while (there := child(self._database, ROOT, name.encode())) and not there.is_folder:
+            while (there := self._tree.child(ROOT, name.encode())) and not there.is_folder:
                 number += 1
                 name = f"{LOST}.{number}"
             folder = there.id if there else self._tree.add_folder(
