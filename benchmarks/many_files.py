@@ -1,6 +1,6 @@
 """What a head's state costs as files become many: time for each change and look, and memory.
 
-    python -m benchmarks.many_files [--files 1000000] [--json FILE]
+    python -m benchmarks.many_files [--files 1000000] [--folder FOLDER] [--json FILE]
 
 Applies creations of empty files to a namespace on this machine's disk, in groups as the log would
 have them, and looks at random ones in between. One process and no network: the rest of a head
@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -86,10 +87,14 @@ class Log:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--files", type=int, default=1_000_000)
+    arguments.add_argument("--folder", type=Path, help="on the disk that is to be measured")
     arguments.add_argument("--json", type=Path, help="write the report there, too")
     options = arguments.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        rows = list(measure(options.files, Path(folder)))
+    rows = []
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        for row in measure(options.files, Path(folder)):
+            print(json.dumps(row), file=sys.stderr, flush=True)
+            rows.append(row)
     text = json.dumps(rows, indent=2)
     print(text)
     if options.json:

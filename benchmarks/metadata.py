@@ -80,6 +80,7 @@ class Bench:
         self._options = options
         self._clients = [Process(local.grid_file) for _ in range(options.clients)]
         self._echo = Process(local.grid_file)
+        self.epochs: set[int] = set()
         self.rates: defaultdict[str, list[float]] = defaultdict(list)
         self.ratios: defaultdict[str, list[float]] = defaultdict(list)
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
@@ -158,7 +159,9 @@ class Bench:
 
     def _cpu(self) -> dict[str, float]:
         with filegrid.connect(str(self._local.grid_file)) as grid:
-            leader = grid.status()["leader"]
+            status = grid.status()
+        leader = status["leader"]
+        self.epochs.add(status["epoch"])
         seconds: defaultdict[str, float] = defaultdict(float)
         for node in self._local.nodes:
             role = node.partition("-")[0]
@@ -205,6 +208,7 @@ def report(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
         "in_flight": options.in_flight,
         "clients": options.clients,
         "runs": options.runs,
+        "elections_meanwhile": len(bench.epochs) - 1,
         "per_second": {verb: spread(rates) for verb, rates in bench.rates.items()},
         "ratio_to_echo": {
             verb: spread(ratios, 3) for verb, ratios in bench.ratios.items() if verb != "echo"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from filegrid.errors import (
@@ -96,7 +95,7 @@ class Changes:
         for entry in entries:
             command = entry.command
             kind = command.WhichOneof("change")
-            with suppress(GridError):  # applying the entry will say it
+            try:
                 if kind == "publish":
                     publishes.append(command.publish)
                     paths.append(split_path(command.publish.path))
@@ -105,6 +104,8 @@ class Changes:
                     paths.append(split_path(command.rename.target))
                 elif kind == "remove":
                     paths.append(split_path(command.remove.path))
+            except GridError:
+                continue  # applying the entry will say it
         self._tree.fetch(paths)
         self._contents.fetch(publishes)
 

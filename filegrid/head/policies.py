@@ -140,12 +140,17 @@ class Policies:
     # Looking
 
     def effective(self, folder: int) -> Policy:
-        return _first_said(self._upwards(folder))
+        return _NOTHING if self._nobody else _first_said(self._upwards(folder))
 
-    def _upwards(self, folder: int) -> Iterable[tuple[int, Policy | None]]:
+    @property
+    def _nobody(self) -> bool:
+        """Whether no folder says anything."""
         if self._any is None:
             self._any = bool(self._database.execute(_ANY).fetchone()[0])
-        if not self._any:
+        return not self._any
+
+    def _upwards(self, folder: int) -> Iterable[tuple[int, Policy | None]]:
+        if self._nobody:
             return ()
         self._tree.write()
         return _upwards(self._database, folder)
@@ -155,6 +160,8 @@ class Policies:
 
         :raises NoSpace: naming the folder whose quota they pass.
         """
+        if self._nobody:
+            return
         files: Counter[int] = Counter()
         size: Counter[int] = Counter()
         limits: dict[int, Policy] = {}
