@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from filegrid.direct import Buffers, DirectFile
 from filegrid.errors import DiskFailed, GridError, NoSpace
 from filegrid.runtime import Bytes, Disk
 
@@ -71,6 +72,9 @@ class RealFile:
             read += len(data)
         return b"".join(pieces)
 
+    def fileno(self) -> int:
+        return self._fd
+
     def size(self) -> int:
         return os.fstat(self._fd).st_size
 
@@ -99,8 +103,23 @@ class RealFile:
 class RealDisk:
     """The file systems of the machine. What it makes is for its own user alone."""
 
+    def __init__(self) -> None:
+        self._buffers = Buffers()
+
     def create(self, path: str) -> RealFile:
         return RealFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+    def create_bulk(self, path: str) -> RealFile | DirectFile:
+        plain = self.create(path)
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_DIRECT)
+        except (OSError, AttributeError):
+            return plain  # this file system, or this system, has no direct writing
+        buffer = self._buffers.take()
+        if buffer is None:
+            os.close(fd)
+            return plain
+        return DirectFile(plain, fd, buffer, self._buffers)
 
     def open(self, path: str, *, writable: bool = False) -> RealFile:
         return RealFile(os.open(path, os.O_RDWR if writable else os.O_RDONLY))

@@ -77,6 +77,9 @@ def blocks_in(length: int) -> int:
     return -(-length // BLOCK_BYTES)
 
 
+_ODD_NAMES = frozenset({"", ".", ".."})
+
+
 def split_path(path: str) -> list[str]:
     """The names along an absolute grid path; none for the root.
 
@@ -99,6 +102,8 @@ def split_path(path: str) -> list[str]:
     names = path[1:].split("/")
     if names[-1] == "":
         names.pop()  # a trailing slash is what shells complete folders with
+    if len(encoded) <= MOST_NAME_BYTES and "\0" not in path and not _ODD_NAMES.intersection(names):
+        return names  # as nearly all are
     for name in names:
         if name == "":
             raise InvalidPath("a path has no empty names", path, advice="remove the double slash")

@@ -119,6 +119,12 @@ class Disk(Protocol):
     def create(self, path: str) -> File:
         """A new file to read and write; FileExistsError where there is one."""
 
+    def create_bulk(self, path: str) -> File:
+        """As :meth:`create`, for much that is written in order and not read soon.
+
+        What was not synced may not be in the file when it is closed.
+        """
+
     def open(self, path: str, *, writable: bool = False) -> File: ...
 
     def rename(self, source: str, target: str) -> None: ...
@@ -165,6 +171,31 @@ class Threads(Protocol):
         """One thread of its own: its calls run one after the other, in order."""
 
 
+class LentFile(Protocol):
+    """A file of another process, open for reading. Methods raise OSError."""
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """As :meth:`File.pread`."""
+
+    def pread_cached(self, length: int, offset: int) -> Bytes | None:
+        """The same, without waiting for a disk: None where it would have to."""
+
+    def close(self) -> None: ...
+
+
+class Lending(Protocol):
+    """Open files handed from one process of this machine to another."""
+
+    def lend(self, file: File) -> tuple[str, bytes]:
+        """Keep the file for whoever asks with the token, once and soon, and close it then.
+
+        :returns: where to ask, and the token.
+        """
+
+    def borrow(self, where: str, token: bytes) -> LentFile:
+        """Blocks. :raises OSError: where nothing is lent under this token."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
     """All that a node knows of the world outside its own memory."""
@@ -176,6 +207,8 @@ class Runtime:
     random: random.Random
     wall_seconds: Callable[[], float]
     """Seconds since 1970, for people to read; nothing rests on it."""
+    lending: Lending | None = None
+    """None where processes share no machine: bytes go over the network then."""
 
     def sleep(self, seconds: float) -> Deferred[None]:
         """Fires after so long; cancel it to stop waiting."""

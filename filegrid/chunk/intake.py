@@ -53,6 +53,7 @@ class Intake:
         self._complete = False
         self._digest = Digest(b"")
         self._error: GridError | None = None
+        self._writer: ChunkWriter | None = None
         self._forward: Forward | None = None
         self._waiting: Deferred[None] | None = None
         self._watch: IDelayedCall | None = None
@@ -65,6 +66,8 @@ class Intake:
             return
         self.received_bytes += len(data.piece)
         if data.piece:
+            if self._writer is not None:
+                self._writer.hash(data.piece)
             self._queue.append(data.piece)
             self._queued_bytes += len(data.piece)
             if self._queued_bytes > self._most_queued_bytes:
@@ -94,7 +97,9 @@ class Intake:
         :raises IntegrityError: where the bytes do not match the sender's digest.
         :raises GridError: where the source, or the disk, fails; nothing is kept then.
         """
-        self._forward = forward
+        self._writer, self._forward = writer, forward
+        for piece in self._queue:
+            writer.hash(piece)
         if forward is not None:
             forward.start(self._brake)
             for piece in self._queue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -18,9 +19,10 @@ _WRITEBACK_BYTES = 8 * 1024 * 1024
 
 
 class ChunkWriter:
-    """One chunk being written, by one caller at a time.
+    """One chunk being written. Every piece is given to :meth:`hash` and to :meth:`write`, in order.
 
-    It ends with :meth:`seal` or :meth:`discard`; after an error it is discarded already.
+    It ends with :meth:`seal` or :meth:`discard`; after an error it is discarded already. The
+    methods that block wait for each other: a caller who was cancelled may have left one running.
 
     :param temporary: the path of its file until it is sealed.
     :param sealed: the path of its file from then on.
@@ -53,12 +55,10 @@ class ChunkWriter:
         self._ended: Callable[[], None] | None = ended
         self._file: File | None = None
         self._hasher = ChunkHasher()
-        self._started_bytes = 0  # whose writeback has begun
-
-    @property
-    def length(self) -> int:
+        self._lock = threading.RLock()
+        self.length = 0
         """How many bytes were written so far."""
-        return self._hasher.length
+        self._started_bytes = 0  # whose writeback has begun
 
     @property
     def outstanding_bytes(self) -> int:
@@ -76,10 +76,18 @@ class ChunkWriter:
             with grid_errors(self._subject):
                 with suppress(FileNotFoundError):
                     self._disk.remove(self._temporary)  # one that could not be removed before
-                self._file = self._disk.create(self._temporary)
+                self._file = self._disk.create_bulk(self._temporary)
         except BaseException:
             self.discard()
             raise
+
+    def hash(self, piece: Bytes) -> None:
+        """Add the piece to the digest; this does not block.
+
+        Where it is called as the bytes come, they are still in the processor's cache; in a thread
+        of its own it would hand Python's lock back and forth at every block.
+        """
+        self._hasher.update(piece)
 
     def write(self, pieces: Sequence[Bytes]) -> None:
         """Append the pieces.
@@ -88,18 +96,21 @@ class ChunkWriter:
         :raises NoSpace: where the disk is full.
         :raises DiskFailed: where the disk failed.
         """
-        file = self._require_open()
+        with self._lock:
+            self._write(self._require_open(), pieces)
+
+    def _write(self, file: File, pieces: Sequence[Bytes]) -> None:
         try:
             start = self.length
-            if start + sum(len(piece) for piece in pieces) > self._most_bytes:
+            end = start + sum(len(piece) for piece in pieces)
+            if end > self._most_bytes:
                 raise InvalidRequest(
                     f"the chunk is longer than the {self._most_bytes} bytes that were announced",
                     self._subject,
                 )
             with grid_errors(self._subject):
                 file.pwrite(pieces, HEADER_BYTES + start)
-                for piece in pieces:
-                    self._hasher.update(piece)
+                self.length = end
                 behind = self.length - self._started_bytes
                 if behind >= _WRITEBACK_BYTES:
                     file.start_writeback(HEADER_BYTES + self._started_bytes, behind)
@@ -116,8 +127,12 @@ class ChunkWriter:
         :raises NoSpace: where the disk is full.
         :raises DiskFailed: where the disk failed; nothing is tried again, the chunk is gone.
         """
-        file = self._require_open()
+        with self._lock:
+            return self._seal(self._require_open(), expected)
+
+    def _seal(self, file: File, expected: Digest | None) -> Chunk:
         try:
+            assert self._hasher.length == self.length, "each piece is hashed and written"
             digest = self._hasher.digest()
             if expected is not None and expected != digest:
                 raise IntegrityError(
@@ -139,6 +154,10 @@ class ChunkWriter:
 
     def discard(self) -> None:
         """Drop what was written; nothing where the writer has ended."""
+        with self._lock:
+            self._discard()
+
+    def _discard(self) -> None:
         if self._ended is None:
             return
         if self._file is not None:

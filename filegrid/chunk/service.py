@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from google.protobuf.message import Message
 from twisted.logger import Logger
 
+from filegrid.chunk.disks import Disks
 from filegrid.chunk.fence import Fence
 from filegrid.chunk.heads import HeadLinks
 from filegrid.chunk.inventory import Inventory
@@ -15,6 +17,8 @@ from filegrid.chunk.scrub import Scrub
 from filegrid.chunk.store import Store
 from filegrid.chunk.transfers import Transfers
 from filegrid.chunk.verified import open_verifications
+from filegrid.chunk.volume import Volume
+from filegrid.chunk.volumes import Volumes
 from filegrid.config import Settings
 from filegrid.datafolder import DataFolder
 from filegrid.errors import GridError, StaleEpoch, to_fault
@@ -53,7 +57,7 @@ class ChunkServer:
         identity: Identity,
         *,
         folder: DataFolder,
-        store: Store,
+        store: Volumes,
         inventory: Inventory,
         fence: Fence,
         cpu_percent: Callable[[], float],
@@ -82,8 +86,7 @@ class ChunkServer:
             verify=self._transfers.verify,
             open=lambda: open_verifications(runtime.disk, folder.within("verified.sqlite")),
         )
-        self._space = (0, 0)
-        self._trouble = ""
+        self._disks = Disks(runtime, store, inventory)
         self._links: set[Link] = set()
         self._listener: Listener | None = None
         self._heads = HeadLinks(
@@ -98,6 +101,7 @@ class ChunkServer:
         self.methods: Mapping[str, Method] = {
             "write_chunk": Method(READERS, self._transfers.write),
             "read_chunk": Method(READERS, self._transfers.read),
+            "lend_chunk": Method(READERS, self._transfers.lend),
             "inspect_chunk": Method(READERS, self._transfers.inspect),
         }
 
@@ -106,9 +110,9 @@ class ChunkServer:
 
         :raises Unavailable: where the port is taken.
         """
-        await self._measure_space()
         build = acceptor(Plane.DATA, self._runtime, self._hello, self)
         self._listener = await self._runtime.network.listen(self._settings.node.listen, build)
+        self._disks.start()
         self._heads.start()
         self._scrub.start()
         _log.info(
@@ -122,6 +126,7 @@ class ChunkServer:
         """Take leave of the heads, then end what is under way."""
         await self._heads.stop()
         await self._scrub.stop()
+        await self._disks.stop()
         if self._listener is not None:
             await self._listener.close()
         for link in list(self._links):
@@ -159,7 +164,7 @@ class ChunkServer:
     async def _heartbeat(self, caller: Caller, request: Message) -> wire.Load:
         assert isinstance(request, wire.Heartbeat)
         await self._obey(request.order)
-        await self._measure_space()
+        await self._disks.look()
         return self._load()
 
     async def _page(self, caller: Caller, request: Message) -> wire.InventoryPage:
@@ -173,13 +178,14 @@ class ChunkServer:
         assert isinstance(request, wire.CopyChunks)
         await self._obey(request.order)
         answer = wire.Copied()
+        failed: list[wire.HopFailure] = []
         waiting = list(reversed(request.copies))
 
         async def work() -> None:
             while waiting:
                 copy = waiting.pop()
                 try:
-                    await self._transfers.copy(copy)
+                    await self._transfers.copy(copy, failed)
                 except GridError as error:
                     failure = wire.CopyFailure(chunk_id=copy.chunk.id, fault=to_fault(error))
                     answer.failures.append(failure)
@@ -187,6 +193,7 @@ class ChunkServer:
                     answer.copied.append(copy.chunk.id)
 
         await gather(work() for _ in range(min(COPIES_AT_ONCE, len(waiting))))
+        answer.source_failures.extend(failed)
         return answer
 
     async def _discard(self, caller: Caller, request: Message) -> frame_pb2.Done:
@@ -219,16 +226,9 @@ class ChunkServer:
             certificate_expires_ms=self._certificate_expires_ms,
         )
 
-    async def _measure_space(self) -> None:
-        try:
-            self._space = await self._runtime.threads.run(self._store.space)
-            self._trouble = ""
-        except GridError as error:
-            self._trouble = str(error)
-
     def _load(self) -> wire.Load:
         self._meter.read()
-        capacity_bytes, free_bytes = self._space
+        capacity_bytes, free_bytes = self._disks.space
         return wire.Load(
             capacity_bytes=capacity_bytes,
             free_bytes=free_bytes,
@@ -237,8 +237,9 @@ class ChunkServer:
             network_bytes_per_second=self._meter.network_bytes_per_second,
             disk_bytes_per_second=self._meter.disk_bytes_per_second,
             transfers=self._meter.transfers,
-            writable=not self._trouble,
-            trouble=self._trouble,
+            writable=not self._disks.trouble,
+            trouble=self._disks.trouble,
+            disks=self._disks.report,
             held_bytes=self._inventory.bytes,
             writers=self._store.writers,
             scrubbed=self._scrub.report,
@@ -259,22 +260,37 @@ def open_chunk_server(
     :param create: make the folder where it is missing: the server is new.
     :raises GridError: one line: what is wrong with the folder, and what mends it.
     """
-    folder = DataFolder.open(
-        runtime.disk,
-        str(settings.node.data),
-        grid_id=identity.grid_id,
-        role=identity.role,
-        name=identity.name,
-        create=create,
-        rng=runtime.random,
-    )
+
+    def open_folder(path: str, create: bool) -> DataFolder:
+        return DataFolder.open(
+            runtime.disk,
+            path,
+            grid_id=identity.grid_id,
+            role=identity.role,
+            name=identity.name,
+            create=create,
+            rng=runtime.random,
+        )
+
+    def volume(path: str, open: Callable[[bool], DataFolder] | None) -> Volume:
+        store = Store(
+            runtime.disk,
+            path,
+            grid_id=identity.grid_id,
+            reserve_bytes=settings.node.reserve_bytes,
+        )
+        return Volume(runtime.disk, path, store, open, create=create)
+
+    folder = open_folder(str(settings.node.data), create)
     fence = Fence(runtime.disk, folder.within("fence"))
     fence.load()
-    store = Store(
-        runtime.disk,
-        folder.path,
-        grid_id=identity.grid_id,
-        reserve_bytes=settings.node.reserve_bytes,
+    further = [str(path) for path in settings.node.disks]
+    store = Volumes(
+        [
+            volume(folder.path, None),
+            *(volume(path, partial(open_folder, path)) for path in further),
+        ],
+        runtime.random,
     )
     return ChunkServer(
         runtime,

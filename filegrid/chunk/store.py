@@ -25,7 +25,7 @@ from filegrid.errors import IntegrityError, InvalidRequest, NoSpace, NoSuchChunk
 from filegrid.hashing import BlockVerifier
 from filegrid.model import BLOCK_BYTES, CHUNK_ID_BYTES, DIGEST_BYTES, Chunk, ChunkId, blocks_in
 from filegrid.protocol.wire import chunk_pb2 as wire
-from filegrid.runtime import Disk, File
+from filegrid.runtime import Disk, File, Lending
 
 RESERVE_BYTES = 256 * 1024 * 1024
 """Kept free of chunks, so that fences, logs and removals go through on a full disk (S22)."""
@@ -67,6 +67,16 @@ class ChunkReader:
         """Let what is read next come from the disk itself."""
         with grid_errors(self.chunk.id.hex()):
             self._file.uncache()
+
+    def lend(self, lending: Lending) -> wire.Lent:
+        """Let another process of this machine have the file instead of us."""
+        where, token = lending.lend(self._file)
+        return wire.Lent(
+            socket=where,
+            token=token,
+            offset=HEADER_BYTES,
+            digests_offset=digests_offset(self.chunk.length),
+        )
 
     def close(self) -> None:
         self._file.close()

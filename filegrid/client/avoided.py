@@ -13,13 +13,14 @@ AVOID_SECONDS = 10.0
 class Avoided:
     """Remembers for a while which servers not to try first."""
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, seconds: float = AVOID_SECONDS) -> None:
         self._clock = clock
+        self._seconds = seconds
         self._until: dict[str, float] = {}
 
     def add(self, servers: Iterable[str]) -> None:
         for server in servers:
-            self._until[server] = self._clock.seconds() + AVOID_SECONDS
+            self._until[server] = self._clock.seconds() + self._seconds
 
     def servers(self) -> set[str]:
         now = self._clock.seconds()

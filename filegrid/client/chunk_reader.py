@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from filegrid.client.access import Access
+from filegrid.client.loans import LoanRead
 from filegrid.client.manifest import Manifest, Placed
 from filegrid.client.replica import ReplicaRead
 from filegrid.client.session import SEE_STATUS
@@ -32,7 +33,7 @@ class ChunkReader:
         self._end = end
         self._patience = access.session.patience()
         self._failed: dict[str, GridError] = {}
-        self._transfer: ReplicaRead | None = None
+        self._transfer: ReplicaRead | LoanRead | None = None
 
     async def next(self) -> list[memoryview]:
         """The next bytes, in one or more pieces; none at the end.
@@ -41,9 +42,11 @@ class ChunkReader:
         :raises Unavailable: where none could be read while the patience lasted.
         :raises ContentCollected: where this version of the file has been removed for good.
         """
+        begun: float | None = None
         while self._at < self._end:
             transfer = self._transfer
             if transfer is None:
+                begun = self._access.runtime.clock.seconds()
                 transfer = self._transfer = await self._begin()
             try:
                 blocks = await transfer.next()
@@ -51,6 +54,9 @@ class ChunkReader:
                 self.close()
                 self._lost(transfer, error)
                 continue
+            if begun is not None and isinstance(transfer, ReplicaRead):
+                self._note_latency(transfer.replica.server, begun)
+                begun = None
             self._patience.renew()
             pieces = _part(blocks, self._at % BLOCK_BYTES, self._end - self._at)
             self._at += sum(len(piece) for piece in pieces)
@@ -65,7 +71,7 @@ class ChunkReader:
         if transfer is not None:
             transfer.drop()
 
-    async def _begin(self) -> ReplicaRead:
+    async def _begin(self) -> ReplicaRead | LoanRead:
         while True:
             placed = await self._manifest.placed(self._index)
             replica = self._choose(placed)
@@ -75,6 +81,10 @@ class ChunkReader:
             length = placed.chunk.length
             first = self._at - self._at % BLOCK_BYTES
             end = min(blocks_in(self._end) * BLOCK_BYTES, length)
+            loan = await self._access.loans.borrow(replica, placed.chunk)
+            if loan is not None:
+                access = self._access
+                return LoanRead(access.runtime, access.loans, loan, first, end)
             read = ReplicaRead(self._access, replica, placed.chunk, first, end)
             try:
                 await read.open()
@@ -85,6 +95,7 @@ class ChunkReader:
 
     def _choose(self, placed: Placed) -> wire.Replica | None:
         avoided = self._access.unreadable.servers()
+        distant = self._access.loans.distant()
         usable = [
             replica
             for replica in placed.replicas
@@ -93,17 +104,28 @@ class ChunkReader:
         self._access.runtime.random.shuffle(usable)
         return min(
             usable,
-            key=lambda replica: (_USABLE[replica.state], replica.server in avoided),
+            key=lambda replica: (
+                _USABLE[replica.state],
+                replica.server in avoided,
+                replica.server in distant,
+            ),
             default=None,
         )
 
-    def _lost(self, read: ReplicaRead, error: GridError) -> None:
+    def _lost(self, read: ReplicaRead | LoanRead, error: GridError) -> None:
         server = read.replica.server
         self._failed[server] = error
         if isinstance(error, (IntegrityError, NoSuchChunk)):
             self._access.complain(read.chunk.id, server, error)
         elif not isinstance(error, Busy):
             self._access.unreadable.add([server])
+            self._access.report(server, error)
+
+    def _note_latency(self, server: str, begun: float) -> None:
+        seconds = self._access.runtime.clock.seconds() - begun
+        if reason := self._access.latencies.note(server, seconds):
+            self._access.unreadable.add([server])
+            self._access.report_slow(server, reason)
 
     async def _wait(self, placed: Placed) -> None:
         """Every replica that is known failed: let the head say again where they are.

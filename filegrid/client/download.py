@@ -11,7 +11,7 @@ from filegrid.client.local import LocalTarget, local_errors, open_target
 from filegrid.client.window import Window
 from filegrid.errors import IntegrityError
 from filegrid.model import digest_over
-from filegrid.runtime import Bytes, Runtime
+from filegrid.runtime import Runtime
 
 CHUNKS_IN_FLIGHT = 3
 """From different servers as a rule, each with a few MiB in memory."""
@@ -47,9 +47,9 @@ async def to_stream(runtime: Runtime, content: Content, stream: BinaryIO, moved:
     """Write all of `content` to a file object, in order, in a thread."""
     reader = content.reader()
     try:
-        while piece := await reader.next():
-            await runtime.threads.run(_write, stream, piece)
-            moved(len(piece))
+        while pieces := await reader.batch():
+            await runtime.threads.run(_write, stream, pieces)
+            moved(sum(len(piece) for piece in pieces))
     except Exception:
         reader.close()
         raise
@@ -77,8 +77,8 @@ async def _fill(runtime: Runtime, content: Content, target: LocalTarget, moved: 
         raise IntegrityError("its chunks do not make up its digest", content.stat.path)
 
 
-def _write(stream: BinaryIO, piece: Bytes) -> None:
+def _write(stream: BinaryIO, pieces: list[memoryview]) -> None:
     with local_errors(getattr(stream, "name", "the stream")):
-        view = memoryview(piece)
-        while view:
-            view = view[stream.write(view) :]
+        for view in pieces:
+            while view:
+                view = view[stream.write(view) :]

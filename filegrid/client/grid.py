@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from twisted.internet.defer import Deferred
 
 from filegrid.client import download
 from filegrid.client.access import Access
 from filegrid.client.avoided import Avoided
 from filegrid.client.backup import BackedUp, back_up
 from filegrid.client.content import Content
+from filegrid.client.digests import DigestCache
 from filegrid.client.forecast import forecast
 from filegrid.client.ingest import Ingest, look_up
+from filegrid.client.loans import Loans
 from filegrid.client.session import Session
-from filegrid.client.stat import Stat, Trashed
+from filegrid.client.stat import FolderPolicy, Stat, Trashed
 from filegrid.client.status import drain_document, event_document, status_document
 from filegrid.client.upload import StreamUpload
 from filegrid.config import find_client_config, load_client
@@ -50,10 +54,14 @@ class GridClient:
         *,
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
+        pool = DataPool(runtime, lambda: hello_of(identity))
+        digests = DigestCache()
         self.access = Access(
             runtime=runtime,
             session=Session(runtime, identity, heads, timeout_seconds),
-            pool=DataPool(runtime, lambda: hello_of(identity)),
+            pool=pool,
+            digests=digests,
+            loans=Loans(runtime, pool, digests),
             unreadable=Avoided(runtime.clock),
             unwritable=Avoided(runtime.clock),
         )
@@ -108,7 +116,7 @@ class GridClient:
     ) -> Stat:
         """Upload a local file, or the rest of a binary file object, as the file `path`.
 
-        :param replication: replicas of each chunk; None for the grid's default.
+        :param replication: replicas of each chunk; None for what the folder's policy says.
         :param moved: told how many more bytes were acknowledged.
         :raises AlreadyExists: where `path` exists and `overwrite` is false.
         :raises SourceChanged: where the local file changed meanwhile; nothing is published.
@@ -190,16 +198,22 @@ class GridClient:
         """:raises NoSuchPath: where nothing has this path."""
         return await look_up(self.access, normal(path))
 
-    async def listdir(self, path: str = "/") -> AsyncIterator[Stat]:
+    async def listdir(self, path: str = "/") -> AsyncGenerator[Stat, None]:
         """What is in a folder, in the byte order of the names.
 
         :raises NotAFolder: where `path` is a file.
         """
-        after: str | None = ""
+        page, after = await self.list_page(path)
         while after is not None:
-            page, after = await self.list_page(path, after)
-            for entry in page:
-                yield entry
+            following = Deferred.fromCoroutine(self.list_page(path, after))  # while this is used
+            try:
+                for entry in page:
+                    yield entry
+                page, after = await following
+            finally:
+                following.addErrback(lambda _: None).cancel()  # where nobody wants it any more
+        for entry in page:
+            yield entry
 
     async def list_page(self, path: str, after: str = "") -> tuple[list[Stat], str | None]:
         """A page of :meth:`listdir`: names greater than `after`, and where the next page begins."""
@@ -272,6 +286,34 @@ class GridClient:
         """Take apart for good what is in the trash: these, or all; for operators."""
         request = values_pb2.EmptyTrash(trash_ids=trash_ids)
         await self.access.session.change(request, Done)
+
+    # Policies and quotas
+
+    async def set_policy(self, path: str, *, unset: Sequence[str] = (), **values: int) -> None:
+        """Say what holds for a folder and all below it; for operators.
+
+        :param values: of ``replication``, ``spread`` (of values_pb2.Spread), ``trash_seconds``,
+            ``quota_bytes`` and ``quota_files``; those not named stay as they are.
+        :param unset: the names of those that the folder is to say no more.
+        """
+        request = values_pb2.SetPolicy(path=normal(path), unset=unset)
+        for name, value in values.items():
+            setattr(request, name, value)
+        await self.access.session.change(request, Done)
+
+    async def policies(self) -> list[FolderPolicy]:
+        """The folders that say something, with what they hold."""
+        found: list[FolderPolicy] = []
+        after, more = 0, True
+        while more:
+            request = head_pb2.ListPolicies(after=after)
+            page = await self.access.session.call(request, head_pb2.Policies)
+            for one in page.policies:
+                after = one.folder
+                if one.path:  # else it is in the trash
+                    found.append(FolderPolicy.from_wire(one))
+            more = page.more
+        return sorted(found, key=lambda one: one.path)
 
     # The grid
 

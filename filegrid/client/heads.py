@@ -53,8 +53,16 @@ class Heads:
     def __str__(self) -> str:
         return ", ".join(str(dialler.address) for dialler in self._diallers)
 
+    def best(self) -> tuple[Address, Link] | None:
+        """A link that is up, to the head that is the likeliest to lead; None for none."""
+        if not self._stopped:
+            for dialler in self._diallers:
+                if dialler.link is not None:
+                    return dialler.address, dialler.link
+        return None
+
     async def link(self, patience: Patience) -> tuple[Address, Link]:
-        """A link that is up, to the head that is the likeliest to lead.
+        """As :meth:`best`, waiting for one.
 
         :raises Unavailable: when none comes up while the patience lasts.
         :raises NotPermitted: where every head turns us away; so WrongGrid, UnsupportedVersion.
@@ -62,9 +70,9 @@ class Heads:
         while True:
             if self._stopped:
                 raise Unavailable("this client is closed", advice="connect again")
-            for dialler in self._diallers:
-                if dialler.link is not None:
-                    return dialler.address, dialler.link
+            best = self.best()
+            if best is not None:
+                return best
             troubles = [dialler.trouble for dialler in self._diallers]
             if all(isinstance(trouble, _TURNED_AWAY) for trouble in troubles):
                 raise troubles[0]

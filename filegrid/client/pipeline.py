@@ -14,6 +14,7 @@ from filegrid.errors import (
     GridError,
     IntegrityError,
     Unavailable,
+    from_fault,
 )
 from filegrid.hashing import ChunkHasher
 from filegrid.model import Address, Chunk, ChunkId, Digest
@@ -26,10 +27,7 @@ PIECE_BYTES = 256 * 1024
 """Of one frame: it stays in the processor's cache between the digest and the cipher."""
 
 READ_BYTES = 1024 * 1024
-"""Read and hashed by one call of a thread; less, and handing over costs more than the work."""
-
-INLINE_BYTES = 256 * 1024
-"""Bytes in memory up to this many are hashed where they are: a thread would take longer."""
+"""Read by one call of a thread; less, and handing over costs more than the work."""
 
 SILENCE_SECONDS = 15.0
 """Of the first server of a pipeline. Those behind it cut a silent one out earlier than that."""
@@ -96,10 +94,14 @@ class ChunkWriter:
         except Cancelled:
             raise
         except GridError as error:
+            self._access.report(targets[0].server, error)
             raise _PipelineFailed({targets[0].server}, error) from error
         if written.digest != digest or written.length != payload.length:
             other = IntegrityError("a chunk server stored other bytes", targets[0].server)
             raise _PipelineFailed({targets[0].server}, other)
+        if written.failures:  # those behind the first that failed are only out of reach
+            first = written.failures[0]
+            self._access.report(first.server, from_fault(first.fault))
         stored = set(written.stored)
         if len(stored) < self._allocator.least_replicas:
             servers = {failure.server for failure in written.failures}
@@ -147,21 +149,20 @@ class ChunkWriter:
         offset = 0
         while offset < payload.length and not exchange.answer.called:
             length = min(READ_BYTES, payload.length - offset)
-            view = memoryview(await self._read(payload, offset, length, hasher))
+            view = memoryview(await self._read(payload, offset, length))
             for start in range(0, length, PIECE_BYTES):
                 piece = view[start : start + PIECE_BYTES]
                 offset += len(piece)
                 last = offset == payload.length
+                hasher.update(piece)  # here it is in the processor's cache for the cipher
                 await exchange.send(piece, last=last, digest=hasher.digest() if last else b"")
                 attempts.reached(offset)
 
-    async def _read(self, payload: Payload, offset: int, length: int, hasher: ChunkHasher) -> Bytes:
-        if payload.in_memory and payload.length <= INLINE_BYTES:
-            return _read_and_hash(payload, offset, length, hasher)
+    async def _read(self, payload: Payload, offset: int, length: int) -> Bytes:
+        if payload.in_memory:
+            return payload.read(offset, length)
         try:
-            return await self._access.runtime.threads.run(
-                _read_and_hash, payload, offset, length, hasher
-            )
+            return await self._access.runtime.threads.run(payload.read, offset, length)
         except GridError as error:
             raise _SourceFailed(error) from error
 
@@ -202,9 +203,3 @@ class _Attempts:
         """
         if not await self._patience.pause(error.retry_after_seconds):
             raise error
-
-
-def _read_and_hash(payload: Payload, offset: int, length: int, hasher: ChunkHasher) -> Bytes:
-    data = payload.read(offset, length)
-    hasher.update(data)
-    return data

@@ -50,6 +50,13 @@ class Reader:
             self._read_ahead()
         return self._ready.popleft()
 
+    async def batch(self) -> list[memoryview]:
+        """The next bytes and all that are ready behind them; empty at the end."""
+        piece = await self.next()
+        pieces = [piece, *self._ready] if piece else []
+        self._ready.clear()
+        return pieces
+
     def close(self) -> None:
         """Nothing more is wanted."""
         while self._ahead:

@@ -67,7 +67,7 @@ class OpenedSession:
         self.kept_at = kept_at
         self._numbers = 0
         self._sequences = 0
-        self._unanswered: set[int] = set()
+        self._unanswered: dict[int, None] = {}  # in order
 
     def unique_id(self) -> bytes:
         """A new chunk or content id; none is ever given twice (S15)."""
@@ -77,14 +77,16 @@ class OpenedSession:
     def once(self) -> wire.Once:
         """The identity of a new change; :meth:`answered` ends it."""
         self._sequences += 1
-        self._unanswered.add(self._sequences)
+        self._unanswered[self._sequences] = None
         return wire.Once(
-            session=self.id, sequence=self._sequences, answered_below=min(self._unanswered)
+            session=self.id,
+            sequence=self._sequences,
+            answered_below=next(iter(self._unanswered)),
         )
 
     def answered(self, once: wire.Once) -> None:
         """Its answer came, or nobody waits for it any more."""
-        self._unanswered.discard(once.sequence)
+        self._unanswered.pop(once.sequence, None)
 
 
 class Session:
@@ -229,7 +231,7 @@ class Session:
         attempt_seconds = FIRST_ATTEMPT_SECONDS
         while True:
             try:
-                address, link = await self._heads.link(patience)
+                address, link = self._heads.best() or await self._heads.link(patience)
             except Unavailable as unreachable:
                 raise self._given_up(request, unreachable, doubtful) from None
             timeout_seconds = min(attempt_seconds, patience.left_seconds)

@@ -103,7 +103,14 @@ class Bully(Voter):
 
         Ask with a fresh `now` after the state was read, and answer only if this is still true.
         """
-        return self.state is LEADING and now < self._hold.until(self.me, self._membership)
+        return now < self.serves_until
+
+    @property
+    def serves_until(self) -> float:
+        """Up to when it may serve, unless an event changes that; before all time: it may not."""
+        if self.state is not LEADING:
+            return -math.inf
+        return self._hold.until(self.me, self._membership)
 
     @property
     def wake_at(self) -> float:

@@ -19,8 +19,8 @@ from filegrid.datafolder import DataFolder
 from filegrid.disk import grid_errors
 from filegrid.errors import Busy, GridError, NoSpace, VersionConflict
 from filegrid.head import snapshot
+from filegrid.head.nodes import totals
 from filegrid.head.schema import ROOT, read_registers
-from filegrid.head.tree import totals
 from filegrid.net.tasks import Tasks
 from filegrid.protocol.wire import backup_pb2 as wire
 from filegrid.runtime import File, Runtime

@@ -8,7 +8,8 @@ something it cannot fail, so that a fault has changed nothing.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from filegrid.errors import (
@@ -22,11 +23,13 @@ from filegrid.errors import (
     VersionConflict,
     to_fault,
 )
-from filegrid.head.contents import Contents
-from filegrid.head.schema import FILE, ROOT, RegisterFile
+from filegrid.head.contents import MOST_REPLICATION, Contents
+from filegrid.head.nodes import Stored, totals
+from filegrid.head.policies import POLICY_NAMES, Gain, Policies
+from filegrid.head.schema import FILE, MOST_INTEGER, ROOT, RegisterFile
 from filegrid.head.sessions import MOST_LINEAGE, Sessions, get_session
 from filegrid.head.trash import Trash
-from filegrid.head.tree import Stored, Tree, child, children, find, find_folder, need
+from filegrid.head.tree import Tree
 from filegrid.model import CHUNK_ID_BYTES, SessionId, join_path, session_of, split_path
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
@@ -40,6 +43,10 @@ _SET_SERVER = """INSERT INTO servers (name, incarnation, rack, address) VALUES (
     address = excluded.address"""
 _SET_STANDING = "UPDATE servers SET standing = ?1 WHERE name = ?2 AND standing <> ?1"
 
+_TOGETHER = frozenset({"publish", "rename", "remove", "make_folder", "keep_sessions"})
+"""What looks at the tables only through those who know what is not written yet. All other commands
+are rare, and find everything written."""
+
 
 class Changes:
     """The commands, each applied in the transaction of the caller."""
@@ -49,6 +56,7 @@ class Changes:
         self._registers = registers
         self._tree = Tree(database, registers)
         self._contents = Contents(database, registers)
+        self._policies = Policies(database, self._tree, self._contents)
         self._sessions = Sessions(database, registers)
         self._trash = Trash(database, registers, self._tree, self._contents)
         self._of_clients: dict[str, Callable[[Any, journal.Entry], journal.Outcome]] = {
@@ -60,6 +68,7 @@ class Changes:
             "remove": self._remove,
             "restore_trash": self._restore_trash,
             "empty_trash": self._empty_trash,
+            "set_policy": self._set_policy,
         }
         self._of_heads: dict[str, Callable[[Any, journal.Entry], journal.Outcome]] = {
             "create_grid": self._create_grid,
@@ -72,7 +81,27 @@ class Changes:
             "set_standing": self._set_standing,
             "forget_released": self._forget_released,
             "configure": self._configure,
+            "apply_policies": self._apply_policies,
         }
+
+    def fetch(self, entries: Sequence[journal.Entry]) -> None:
+        """Read at once what these entries will look at. Nothing is wrong where that is missing."""
+        paths: list[list[str]] = []
+        publishes: list[wire.Publish] = []
+        for entry in entries:
+            command = entry.command
+            kind = command.WhichOneof("change")
+            with suppress(GridError):  # applying the entry will say it
+                if kind == "publish":
+                    publishes.append(command.publish)
+                    paths.append(split_path(command.publish.path))
+                elif kind == "rename":
+                    paths.append(split_path(command.rename.source))
+                    paths.append(split_path(command.rename.target))
+                elif kind == "remove":
+                    paths.append(split_path(command.remove.path))
+        self._tree.fetch(paths)
+        self._contents.fetch(publishes)
 
     def apply(self, entry: journal.Entry) -> journal.Outcome:
         """Apply one entry; a fault of it is an outcome like others."""
@@ -81,6 +110,9 @@ class Changes:
         now.log_time_ms = max(now.log_time_ms, command.log_time_ms)
         kind = command.WhichOneof("change") or ""
         change = getattr(command, kind, None)
+        alone = kind not in _TOGETHER
+        if alone:
+            self._write()
         try:
             if kind in self._of_clients:
                 outcome = self._apply_once(self._of_clients[kind], change, entry)
@@ -90,20 +122,32 @@ class Changes:
                 raise InvalidRequest("a command of a kind that this release does not know")
         except GridError as error:
             outcome = journal.Outcome(fault=to_fault(error))
+        if alone:
+            self._tree.reread()
         now.applied_epoch, now.applied_index = entry.epoch, entry.index
         return outcome
 
     def finish(self) -> None:
         """Write what was gathered over the entries of one transaction."""
-        self._tree.flush()
+        self._tree.end()
+        self._contents.end()
+        self._trash.write()
         self._sessions.flush()
         self._registers.save()
 
     def forget(self) -> None:
         """After a rollback."""
         self._tree.forget()
+        self._contents.forget()
+        self._trash.forget()
+        self._policies.forget()
         self._sessions.forget()
         self._registers.load()
+
+    def _write(self) -> None:
+        self._tree.write()
+        self._contents.write()
+        self._trash.write()
 
     def _apply_once(
         self,
@@ -136,9 +180,9 @@ class Changes:
         names = split_path(change.path)
         at = ROOT
         depth = 0
-        existing = child(self._database, 0, b"")  # the root
+        existing = self._tree.child(0, b"")  # the root
         while depth < len(names):
-            found = child(self._database, at, names[depth].encode())
+            found = self._tree.child(at, names[depth].encode())
             if found is None:
                 break
             if not found.is_folder:
@@ -153,7 +197,7 @@ class Changes:
             assert existing is not None
             return journal.Outcome(node=existing.to_wire(join_path(names)))
         if not change.parents:
-            find_folder(self._database, names[:-1])
+            self._tree.find_folder(names[:-1])
         wall_ms, version = entry.command.wall_ms, entry.index
         for name in names[depth:]:
             at = self._tree.add_folder(at, name.encode(), mtime_ms=wall_ms, version=version)
@@ -176,13 +220,16 @@ class Changes:
         if not names:
             raise IsAFolder("this is a folder", "/")
         path = join_path(names)
-        parent = find_folder(self._database, names[:-1])
-        old = child(self._database, parent, names[-1].encode())
+        parent = self._tree.find_folder(names[:-1])
+        old = self._tree.child(parent, names[-1].encode())
         base = self._check_base(change, old, path)
         self._contents.check_id(change.content_id, session)
         chunks = self._contents.new_chunks(change.chunks, session)
         self._contents.check_staged(change.content_id, change.inherited_chunks, change.first_index)
-        count = self._contents.check_whole(change, base, chunks)
+        replication, asked = self._replication_of(change, parent, old, entry)
+        count = self._contents.check_whole(change, replication, base, chunks)
+        gain = Gain(parent, 0 if old else 1, change.size - (old.size or 0 if old else 0))
+        self._policies.check_room([gain])
 
         if old is not None:
             self._throw_away(old, path, entry)
@@ -196,13 +243,32 @@ class Changes:
             content_id=change.content_id,
             size=change.size,
             digest=change.digest,
-            replication=change.replication,
+            replication=replication,
             chunk_bytes=change.chunk_bytes,
             chunk_count=count,
         )
         self._tree.add_file(node)
-        new = self._contents.publish(change, node=node.id, base=base, chunks=chunks, count=count)
+        new = self._contents.publish(
+            change,
+            node=node.id,
+            replication=replication,
+            asked=asked,
+            base=base,
+            chunks=chunks,
+            count=count,
+        )
         return journal.Outcome(node=node.to_wire(path), published=new)
+
+    def _replication_of(
+        self, change: wire.Publish, parent: int, old: Stored | None, entry: journal.Entry
+    ) -> tuple[int, bool]:
+        """What a new version gets, and whether its writer, or that of its base, asked for it."""
+        if change.replication:
+            return change.replication, True
+        if change.base_version and old is not None and self._contents.asked(old.content_id):
+            return old.replication or 0, True
+        policy = self._policies.effective(parent)
+        return policy.replication or entry.command.replication, False
 
     def _check_base(self, change: wire.Publish, old: Stored | None, path: str) -> bytes:
         """What is there may be replaced (S11); returns the content that chunks are inherited of."""
@@ -223,22 +289,39 @@ class Changes:
 
     def _rename(self, change: wire.Rename, entry: journal.Entry) -> journal.Outcome:
         source_names, target_names = split_path(change.source), split_path(change.target)
-        source = need(self._database, source_names)
+        source = self._tree.need(source_names)
         path = join_path(target_names)
         if source_names == target_names:
             return journal.Outcome(node=source.to_wire(path))
         if target_names[: len(source_names)] == source_names:
             raise InvalidRequest("a folder cannot be moved into itself", join_path(source_names))
-        target = find(self._database, target_names)
-        parent = find_folder(self._database, target_names[:-1])
+        target = self._tree.find(target_names)
+        parent = self._tree.find_folder(target_names[:-1])
+        files, size = self._weight(source)
+        gains = [Gain(parent, files, size), Gain(source.parent, -files, -size)]
         if target is not None:
             self._check_replaceable(source, target, path, replace=change.replace)
+            if not target.is_folder:
+                gains.append(Gain(parent, -1, -(target.size or 0)))
+        self._policies.check_room(gains)
+        before = self._policies.effective(source.parent)
+        if target is not None:
             if target.is_folder:
                 self._tree.drop(target)
             else:
                 self._throw_away(target, path, entry)
         self._tree.move(source, parent, target_names[-1].encode())
-        return journal.Outcome(node=source.to_wire(path))
+        resized = self._policies.moved(source, before, parent, entry.command.replication)
+        if resized:
+            self._tree.reread()
+        return journal.Outcome(node=source.to_wire(path), resized=resized)
+
+    def _weight(self, node: Stored) -> tuple[int, int]:
+        """Files and bytes of a node with all below it."""
+        if not node.is_folder:
+            return 1, node.size or 0
+        self._tree.flush()
+        return totals(self._database, node.id)
 
     def _check_replaceable(
         self, source: Stored, target: Stored, path: str, *, replace: bool
@@ -249,16 +332,16 @@ class Changes:
             raise IsAFolder("a file cannot replace a folder", path)
         if source.is_folder and not target.is_folder:
             raise NotAFolder("a folder cannot replace a file", path)
-        if target.is_folder and children(self._database, target.id, limit=1):
+        if target.is_folder and not self._tree.is_empty(target.id):
             raise FolderNotEmpty("the folder is not empty", path)
 
     def _remove(self, change: wire.Remove, entry: journal.Entry) -> journal.Outcome:
         names = split_path(change.path)
         if not names:
             raise InvalidRequest("the root cannot be removed", "/")
-        node = need(self._database, names)
+        node = self._tree.need(names)
         path = join_path(names)
-        if node.is_folder and not change.recursive and children(self._database, node.id, limit=1):
+        if node.is_folder and not change.recursive and not self._tree.is_empty(node.id):
             raise FolderNotEmpty("the folder is not empty", path, advice="remove it recursively")
         self._throw_away(node, path, entry, now=change.now)
         return journal.Outcome(count=1)
@@ -268,20 +351,46 @@ class Changes:
         names = split_path(change.target or path)
         if not names:
             raise InvalidRequest("the root cannot be restored", "/")
-        if find(self._database, names) is not None:
+        if self._tree.find(names) is not None:
             raise AlreadyExists("it exists already", join_path(names), advice="name another path")
-        parent = find_folder(self._database, names[:-1])
+        parent = self._tree.find_folder(names[:-1])
+        self._policies.check_room([Gain(parent, *self._weight(node))])
+        before = self._policies.effective(node.parent)
         self._trash.take_out(node, parent, names[-1].encode())
-        return journal.Outcome(node=node.to_wire(join_path(names)))
+        resized = self._policies.moved(node, before, parent, entry.command.replication)
+        return journal.Outcome(node=node.to_wire(join_path(names)), resized=resized)
 
     def _empty_trash(self, change: wire.EmptyTrash, entry: journal.Entry) -> journal.Outcome:
         return journal.Outcome(count=self._trash.hurry(change.trash_ids))
+
+    def _set_policy(self, change: wire.SetPolicy, entry: journal.Entry) -> journal.Outcome:
+        names = split_path(change.path)
+        node = self._tree.need(names)
+        if not node.is_folder:
+            raise NotAFolder("policies are of folders", join_path(names))
+        if change.HasField("replication") and not 1 <= change.replication <= MOST_REPLICATION:
+            raise InvalidRequest(f"replication is 1 to {MOST_REPLICATION}", join_path(names))
+        if change.HasField("spread") and change.spread not in wire.Spread.values():
+            raise InvalidRequest("a spread that this release does not know", str(change.spread))
+        numbers = (change.trash_seconds, change.quota_bytes, change.quota_files)
+        if max(numbers) > MOST_INTEGER:
+            raise InvalidRequest(f"numbers end at {MOST_INTEGER}", join_path(names))
+        unknown = [name for name in change.unset if name not in POLICY_NAMES]
+        if unknown:
+            raise InvalidRequest("folders say nothing of this", unknown[0])
+        self._policies.change(node.id, change)
+        return journal.Outcome(count=1)
 
     def _throw_away(
         self, node: Stored, path: str, entry: journal.Entry, *, now: bool = False
     ) -> None:
         command = entry.command
-        stay_ms = 0 if now else command.trash_ms
+        policy = self._policies.effective(node.id if node.is_folder else node.parent)
+        stay_ms = command.trash_ms
+        if policy.trash_seconds is not None:
+            stay_ms = min(policy.trash_seconds * 1000, MOST_INTEGER)
+        if now:
+            stay_ms = 0
         self._trash.put(node, path, stay_ms=stay_ms, wall_ms=command.wall_ms)
 
     # Of heads
@@ -365,3 +474,9 @@ class Changes:
         self._database.execute(_DROP_VOTERS)
         self._database.executemany(_ADD_VOTER, rows)
         return journal.Outcome(count=len(rows))
+
+    def _apply_policies(
+        self, change: journal.ApplyPolicies, entry: journal.Entry
+    ) -> journal.Outcome:
+        count, resized = self._policies.apply(change.limit, entry.command.replication)
+        return journal.Outcome(count=count, resized=resized)

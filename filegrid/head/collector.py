@@ -80,7 +80,9 @@ class Collector:
         released: list[ChunkId] = []
         unpublished: list[ChunkId] = []
         for chunk_id, stray in self._redundancy.strays.items():
-            if now - stray.since < self._grace_seconds or chunk_id in self._ordered:
+            if now - stray.since < self._grace_seconds:
+                break  # the longest known come first
+            if chunk_id in self._ordered:
                 continue
             record = self._namespace.chunk(chunk_id)  # the second look
             if record is not None:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
 from filegrid.errors import InvalidRequest
+from filegrid.head.rows import Row, read_rows, write_rows
 from filegrid.head.schema import MOST_INTEGER, RegisterFile
 from filegrid.model import (
     BLOCK_BYTES,
@@ -26,10 +27,19 @@ MOST_REPLICATION = 16
 MOST_CHUNK_BYTES = 4 * 1024**3
 """A repair copies whole chunks: above this one copy takes minutes on a common network."""
 
-_IS_USED = """SELECT EXISTS (SELECT 1 FROM chunks WHERE chunk_id = ?1)
-    OR EXISTS (SELECT 1 FROM released WHERE chunk_id = ?1)"""
+_USED_CHUNKS = (
+    "SELECT chunk_id FROM chunks WHERE chunk_id IN (ROWS)",
+    "SELECT chunk_id FROM released WHERE chunk_id IN (ROWS)",
+)
+_USED_CONTENTS = (
+    "SELECT content_id FROM contents WHERE content_id IN (ROWS)",
+    "SELECT content_id FROM staged WHERE content_id IN (ROWS)",
+)
 _IS_NAMED = "SELECT 1 FROM chunks WHERE chunk_id = ? LIMIT 1"
 _IS_CONTENT = "SELECT 1 FROM contents WHERE content_id = ?"
+_ASKED = "SELECT asked FROM contents WHERE content_id = ?"
+_RESIZE = """UPDATE contents SET replication = ?1
+    WHERE content_id = ?2 AND replication <> ?1 AND asked = 0"""
 _IS_STAGED_AT = (
     "SELECT 1 FROM chunks WHERE content_id = ? AND position >= ? AND position < ? LIMIT 1"
 )
@@ -38,8 +48,8 @@ _STAGED_IDS = "SELECT chunk_id FROM chunks WHERE content_id = ? ORDER BY positio
 _STAGED_OF_SESSION = "SELECT content_id FROM staged WHERE content_id >= ? AND content_id <= ?"
 _SHAPES = """SELECT length, digest FROM chunks WHERE content_id = ? AND position < ?
     ORDER BY position"""
-_ADD_CONTENT = "INSERT INTO contents VALUES (?, ?, ?, ?, ?, ?, ?)"
-_ADD_CHUNK = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?)"
+_ADD_CONTENT = "INSERT INTO contents VALUES (ROWS)"
+_ADD_CHUNK = "INSERT INTO chunks VALUES (ROWS)"
 _INHERIT = """INSERT INTO chunks SELECT ?, position, chunk_id, length, digest FROM chunks
     WHERE content_id = ? AND position < ?"""
 _ADD_STAGED = "INSERT OR IGNORE INTO staged VALUES (?)"
@@ -57,17 +67,38 @@ _FORGET_COLLECTED = """DELETE FROM released
 
 
 class Contents:
-    """Changes of the contents. What looks raises InvalidRequest; what changes cannot fail."""
+    """Changes of the contents. What looks raises InvalidRequest; what changes cannot fail.
+
+    Published contents and their chunks are in the tables only after :meth:`write`.
+    """
 
     def __init__(self, database: sqlite3.Connection, registers: RegisterFile) -> None:
         self._database = database
         self._registers = registers
+        self._unused: set[bytes] = set()  # ids of contents and chunks that nothing has
+        self._new_contents: list[Row] = []
+        self._new_chunks: list[Row] = []
 
     # Looking
+
+    def fetch(self, publishes: Sequence[wire.Publish]) -> None:
+        """See at once which ids of these are unused."""
+        contents = {one.content_id for one in publishes}
+        chunks = {ref.id for one in publishes for ref in one.chunks}
+        for ids, statements in ((contents, _USED_CONTENTS), (chunks, _USED_CHUNKS)):
+            keys = [(one,) for one in ids]
+            if len(keys) > 1:
+                used = {
+                    row[0] for say in statements for row in read_rows(self._database, say, keys)
+                }
+                self._unused |= ids - used
 
     def check_id(self, content_id: bytes, session: SessionId) -> None:
         if len(content_id) != CHUNK_ID_BYTES or session_of(content_id) != session:
             raise InvalidRequest("a content id of another session", content_id.hex())
+        if content_id in self._unused:
+            return
+        self.write()
         if self._database.execute(_IS_CONTENT, (content_id,)).fetchone():
             raise InvalidRequest("this content was published before", content_id.hex())
 
@@ -79,11 +110,18 @@ class Contents:
                 raise InvalidRequest("a chunk of another session", chunk.id.hex())
             if not 0 < chunk.length <= MOST_CHUNK_BYTES:
                 raise InvalidRequest("a chunk of an impossible length", chunk.id.hex())
-            if self._database.execute(_IS_USED, (chunk.id,)).fetchone()[0]:
+            if chunk.id not in self._unused and self._is_used(chunk.id):
                 raise InvalidRequest("this chunk was used before", chunk.id.hex())
         if len({chunk.id for chunk in chunks}) < len(chunks):
             raise InvalidRequest("a chunk that is named twice")
         return chunks
+
+    def _is_used(self, chunk_id: bytes) -> bool:
+        self.write()
+        return any(
+            next(read_rows(self._database, statement, [(chunk_id,)]), None)
+            for statement in _USED_CHUNKS
+        )
 
     def check_free(self, content_id: bytes, first: int, count: int) -> None:
         """No chunk was staged in these places yet."""
@@ -95,17 +133,21 @@ class Contents:
 
     def check_staged(self, content_id: bytes, first: int, end: int) -> None:
         """Chunks were staged in just the places from `first` to before `end`."""
+        if first == end and content_id in self._unused:
+            return
         count, low, high = self._database.execute(_STAGED_RANGE, (content_id,)).fetchone()
         if count != end - first or (count and (low, high) != (first, end - 1)):
             raise InvalidRequest("the staged chunks leave a gap or overlap", content_id.hex())
 
-    def check_whole(self, publish: wire.Publish, base: bytes, chunks: Sequence[Chunk]) -> int:
+    def check_whole(
+        self, publish: wire.Publish, replication: int, base: bytes, chunks: Sequence[Chunk]
+    ) -> int:
         """The manifest is consistent in itself; returns how many chunks it has.
 
         :param base: the content whose first `publish.inherited_chunks` are kept.
         """
         size, chunk_bytes = publish.size, publish.chunk_bytes
-        if not 1 <= publish.replication <= MOST_REPLICATION:
+        if not 1 <= replication <= MOST_REPLICATION:
             raise InvalidRequest(f"replication is 1 to {MOST_REPLICATION}", publish.path)
         if not 0 < chunk_bytes <= MOST_CHUNK_BYTES or chunk_bytes % BLOCK_BYTES:
             raise InvalidRequest(f"chunk_bytes is a multiple of {BLOCK_BYTES}", publish.path)
@@ -131,28 +173,49 @@ class Contents:
     def _shapes(
         self, publish: wire.Publish, base: bytes, chunks: Sequence[Chunk]
     ) -> Iterator[tuple[int, Digest]]:
+        if publish.first_index:
+            self.write()
         if publish.inherited_chunks:
             yield from self._database.execute(_SHAPES, (base, publish.inherited_chunks))
         if publish.first_index > publish.inherited_chunks:
             yield from self._database.execute(_SHAPES, (publish.content_id, publish.first_index))
         yield from ((chunk.length, chunk.digest) for chunk in chunks)
 
+    def asked(self, content_id: bytes | None) -> bool:
+        """Whether the writer of a content asked for its replication."""
+        self.write()
+        row = self._database.execute(_ASKED, (content_id,)).fetchone()
+        return bool(row and row[0])
+
     # Changing
 
     def stage(self, content_id: bytes, first: int, chunks: Sequence[Chunk]) -> None:
+        self._unused.discard(content_id)
         self._database.execute(_ADD_STAGED, (content_id,))
         self._add_chunks(content_id, first, chunks)
 
     def publish(
-        self, publish: wire.Publish, *, node: int, base: bytes, chunks: Sequence[Chunk], count: int
+        self,
+        publish: wire.Publish,
+        *,
+        node: int,
+        replication: int,
+        asked: bool,
+        base: bytes,
+        chunks: Sequence[Chunk],
+        count: int,
     ) -> list[ChunkId]:
-        """Returns the chunks that came into the namespace, those that were staged with them."""
+        """Returns the chunks that came into the namespace, those that were staged with them.
+
+        :param asked: whether the writer asked for the replication.
+        """
         content_id, first = publish.content_id, publish.first_index
         new: list[ChunkId] = []
         if first > publish.inherited_chunks:
             new += [row[0] for row in self._database.execute(_STAGED_IDS, (content_id,))]
             self._database.execute(_DROP_STAGED, (content_id,))
         if publish.inherited_chunks:
+            self.write()
             self._database.execute(_INHERIT, (content_id, base, publish.inherited_chunks))
         self._add_chunks(content_id, first, chunks)
         new += [chunk.id for chunk in chunks]
@@ -161,13 +224,20 @@ class Contents:
             node,
             publish.size,
             publish.digest,
-            publish.replication,
+            replication,
             publish.chunk_bytes,
             count,
+            int(asked),
         )
-        self._database.execute(_ADD_CONTENT, row)
+        self._unused.discard(content_id)
+        self._new_contents.append(row)
         self._registers.now.chunks += len(new)
         return new
+
+    def resize(self, content_id: bytes, replication: int) -> bool:
+        """Give a content this replication, unless its writer asked for one; whether it changed."""
+        self.write()
+        return self._database.execute(_RESIZE, (replication, content_id)).rowcount > 0
 
     def take_apart(self, content_id: bytes, limit: int, released: list[ChunkId]) -> int:
         """Drop up to `limit` chunks, first the first, and after the last the content itself.
@@ -201,10 +271,26 @@ class Contents:
         self._database.execute(_FORGET_COLLECTED, mine)
 
     def _add_chunks(self, content_id: bytes, first: int, chunks: Sequence[Chunk]) -> None:
-        self._database.executemany(
-            _ADD_CHUNK,
-            [
-                (content_id, first + offset, chunk.id, chunk.length, chunk.digest)
-                for offset, chunk in enumerate(chunks)
-            ],
-        )
+        for position, chunk in enumerate(chunks, first):
+            self._unused.discard(chunk.id)
+            self._new_chunks.append((content_id, position, chunk.id, chunk.length, chunk.digest))
+
+    # Transactions
+
+    def write(self) -> None:
+        """Bring the tables up to all changes so far."""
+        contents, self._new_contents = self._new_contents, []
+        chunks, self._new_chunks = self._new_chunks, []
+        write_rows(self._database, _ADD_CONTENT, contents)
+        write_rows(self._database, _ADD_CHUNK, chunks)
+
+    def end(self) -> None:
+        """The transaction ends: all is in the tables."""
+        self.write()
+        self._unused.clear()
+
+    def forget(self) -> None:
+        """After a rollback: drop what was noted."""
+        self._unused.clear()
+        self._new_contents.clear()
+        self._new_chunks.clear()

@@ -7,9 +7,7 @@ end, in order, each once. Between the two everything may still be taken back.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
@@ -24,7 +22,8 @@ from filegrid.protocol.wire.journal_pb2 import Entry, Outcome
 from filegrid.runtime import Runtime
 
 MOST_RECENT = 8192
-"""Entries kept in memory for heads that follow closely; older ones are read from the log."""
+"""Entries kept in memory at least, and twice as many at most, for heads that follow closely; older
+ones are read from the log."""
 
 MOST_APPLIED = 256
 """Entries in one transaction: what waits for one of them waits for all."""
@@ -74,7 +73,8 @@ class HeadLog:
         self._on_applied = on_applied
         self._on_fatal = on_fatal
         self._checkpointed_index = namespace.applied_index
-        self._recent: deque[Entry] = deque(maxlen=MOST_RECENT)
+        self._recent: list[Entry] = []
+        self._founding = b""
         self._writing = DeferredLock()
         voters = frozenset(namespace.voters())
         if founder is not None and not namespace.registers().grid_id:
@@ -184,7 +184,9 @@ class HeadLog:
     @property
     def founding(self) -> bytes:
         """Which creation of the grid this log belongs to; empty before that is known."""
-        return bytes.fromhex(self._namespace.registers().founding)
+        if not self._founding:  # once it is known it stays as it is
+            self._founding = bytes.fromhex(self._namespace.registers().founding)
+        return self._founding
 
     def _refuse_other_founding(self, founding: bytes) -> None:
         """Two heads that were both told to create the grid must never mix their logs (S1)."""
@@ -250,6 +252,8 @@ class HeadLog:
 
     def _remember(self, entries: Sequence[Entry]) -> None:
         self._recent.extend(entries)
+        if len(self._recent) > 2 * MOST_RECENT:
+            del self._recent[:-MOST_RECENT]
         for entry in entries:
             self._note_configuration(entry)
 
@@ -272,6 +276,7 @@ class HeadLog:
             await self._state_lane.run(replace)
             await self._in_journal(self._journal.begin_at, index + 1)
             self._recent.clear()
+            self._founding = b""
             self._configurations = [(0, frozenset(self._namespace.voters()))]
             self.last_index = self.applied_index = self.commit_index = index
             self._checkpointed_index = index
@@ -289,7 +294,7 @@ class HeadLog:
         """
         if self._recent and self._recent[0].index <= index:
             start = index - self._recent[0].index
-            return list(islice(self._recent, start, start + limit))
+            return self._recent[start : start + limit]
         return await self._journal_lane.run(self._journal.read, index, limit)
 
     async def epoch_before(self, index: int) -> int | None:

@@ -52,6 +52,7 @@ class Ledger:
         self._waiting: deque[_Proposal] = deque()
         self._unanswered: dict[int, _Proposal] = {}
         self._wake: Deferred[None] | None = None
+        self._waking = False
         self._loop: Deferred[None] | None = None
         self._ended: GridError | None = None
         self._paused = False
@@ -112,7 +113,9 @@ class Ledger:
             )
         proposal = _Proposal(command, Deferred(self._withdraw))
         self._waiting.append(proposal)
-        self._turn()
+        if self._wake is not None and not self._waking:
+            self._waking = True
+            self._clock.callLater(0, self._turn)  # what else comes in this turn joins the group
         return await proposal.answer
 
     def applied(self, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
@@ -123,6 +126,7 @@ class Ledger:
                 proposal.answer.callback(outcome)
 
     def _turn(self) -> None:
+        self._waking = False
         wake, self._wake = self._wake, None
         if wake is not None:
             wake.callback(None)
@@ -147,8 +151,9 @@ class Ledger:
         while self._waiting and len(entries) < MOST_GROUP_ENTRIES and size < MOST_GROUP_BYTES:
             proposal = self._waiting.popleft()
             index = self._log.last_index + 1 + len(entries)
-            entry = Entry(epoch=self.epoch, index=index, command=proposal.command)
-            entry.command.log_time_ms, entry.command.wall_ms = log_time_ms, wall_ms
+            command = proposal.command
+            command.log_time_ms, command.wall_ms = log_time_ms, wall_ms
+            entry = Entry(epoch=self.epoch, index=index, command=command)
             size += entry.ByteSize()
             self._unanswered[index] = proposal
             entries.append(entry)

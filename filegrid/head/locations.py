@@ -101,15 +101,22 @@ class Locations:
         """A full inventory is coming; what it does not name is gone at its end, not before."""
         self._report[name] = self._report.get(name, 0) + 1
 
-    def end_report(self, name: str) -> list[ChunkId]:
-        """Forget what was not named since the report began; returns it."""
-        number, report = self._number(name), self._report[name]
+    def forget_stale(
+        self, name: str, after: bytes, limit: int
+    ) -> tuple[list[ChunkId], bytes | None]:
+        """Look at the next replicas of a server; forget those that its report did not name.
+
+        :returns: what was forgotten, and after which id to go on: None at the end.
+        """
+        report = self._report[name]
         rows = self._db.execute(
-            "SELECT chunk_id FROM replicas WHERE server = ? AND report <> ?", (number, report)
+            "SELECT chunk_id, report FROM replicas WHERE server = ? AND chunk_id > ?"
+            " ORDER BY chunk_id LIMIT ?",
+            (self._number(name), after, limit),
         ).fetchall()
-        stale = [ChunkId(chunk_id) for (chunk_id,) in rows]
+        stale = [ChunkId(chunk_id) for chunk_id, named_in in rows if named_in != report]
         self.remove(name, stale)
-        return stale
+        return stale, rows[-1][0] if len(rows) == limit else None
 
     def replica(self, chunk_id: bytes, name: str) -> Chunk | None:
         """What the server reported under this id."""

@@ -55,6 +55,7 @@ class Namespace(View):
         outcomes: list[journal.Outcome] = []
         self._database.execute("BEGIN IMMEDIATE")
         try:
+            self._changes.fetch(entries)
             for entry in entries:
                 if entry.index <= applied:
                     outcomes.append(journal.Outcome())

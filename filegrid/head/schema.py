@@ -7,11 +7,12 @@ log did not say (S8). Names and unique ids are BLOBs, so that SQLite orders them
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 from filegrid.errors import UnsupportedVersion
+from filegrid.head.rows import write_rows
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """In the database's user_version; any other one is refused by name (S24)."""
 
 MOST_INTEGER = 2**63 - 1
@@ -51,7 +52,8 @@ _TABLES = (
         digest BLOB NOT NULL,
         replication INTEGER NOT NULL,
         chunk_bytes INTEGER NOT NULL,
-        chunk_count INTEGER NOT NULL
+        chunk_count INTEGER NOT NULL,
+        asked INTEGER NOT NULL  -- 1: its writer asked for the replication, policies do not count
     ) WITHOUT ROWID""",
     # An append inherits chunks: one chunk may be in several contents.
     """CREATE TABLE chunks (
@@ -85,6 +87,19 @@ _TABLES = (
         PRIMARY KEY (due_ms, node)
     ) WITHOUT ROWID""",
     "CREATE UNIQUE INDEX trash_by_node ON trash (node)",
+    # See policies.py. NULL: nothing is said.
+    """CREATE TABLE policies (
+        folder INTEGER PRIMARY KEY,
+        replication INTEGER,
+        spread INTEGER,
+        trash_seconds INTEGER,
+        quota_bytes INTEGER,
+        quota_files INTEGER
+    )""",
+    """CREATE TABLE policy_work (
+        folder INTEGER PRIMARY KEY,
+        after BLOB NOT NULL
+    )""",
     """CREATE TABLE sessions (
         id INTEGER PRIMARY KEY,
         client TEXT NOT NULL,
@@ -116,7 +131,7 @@ _TABLES = (
 )
 
 _READ_META = "SELECT key, value FROM meta"
-_WRITE_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+_WRITE_META = "INSERT OR REPLACE INTO meta VALUES (ROWS)"
 
 
 def open_schema(database: sqlite3.Connection, *, writable: bool = True) -> None:
@@ -163,6 +178,9 @@ class Registers:
     """Different chunks that published contents name, those in the trash with them."""
 
 
+_REGISTERS = tuple(field.name for field in fields(Registers))
+
+
 class RegisterFile:
     """Keeps :class:`Registers` in the database, in the transaction that changed them."""
 
@@ -175,16 +193,18 @@ class RegisterFile:
     def load(self) -> None:
         """Back to what was last committed."""
         self.now = read_registers(self._database)
-        self._saved = asdict(self.now)
+        self._saved = dict(self._database.execute(_READ_META))
 
     def save(self) -> None:
-        current = asdict(self.now)
-        changed = [(key, value) for key, value in current.items() if self._saved[key] != value]
-        self._database.executemany(_WRITE_META, changed)
-        self._saved = current
+        changed = {}
+        for field in _REGISTERS:
+            value = getattr(self.now, field)
+            if self._saved.get(field) != value:
+                changed[field] = value
+        write_rows(self._database, _WRITE_META, list(changed.items()))
+        self._saved.update(changed)
 
 
 def read_registers(database: sqlite3.Connection) -> Registers:
-    known = {field.name for field in fields(Registers)}
     rows = database.execute(_READ_META)
-    return Registers(**{key: value for key, value in rows if key in known})
+    return Registers(**{key: value for key, value in rows if key in _REGISTERS})

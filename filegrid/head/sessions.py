@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from filegrid.errors import InvalidRequest, NotPermitted, OutcomeUnknown
+from filegrid.head.rows import Row, write_rows
 from filegrid.head.schema import MOST_INTEGER, RegisterFile, Registers
 from filegrid.model import SessionId
 from filegrid.protocol.wire import journal_pb2 as journal
@@ -18,6 +19,9 @@ for a while loses its uploads; longer, and what dead clients uploaded fills the 
 MOST_LINEAGE = 2**15 - 1
 """So that a session id, lineage << 48 | counter, stays a positive integer for SQLite."""
 
+MOST_KNOWN = 10_000
+"""Sessions kept in memory, some 3 MiB; above that number they are read anew."""
+
 MOST_UNANSWERED = 16_384
 """How many results of one session are kept at most, whatever its client says it still needs."""
 
@@ -29,7 +33,8 @@ _RENEW = "UPDATE sessions SET renewed_ms = ? WHERE id = ?"
 _ANSWERED = "UPDATE sessions SET answered_below = ? WHERE id = ?"
 _DROP = "DELETE FROM sessions WHERE id = ?"
 _RESULT = "SELECT outcome FROM results WHERE session = ? AND sequence = ?"
-_RECORD = "INSERT INTO results VALUES (?, ?, ?)"
+_LAST_RESULT = "SELECT max(sequence) FROM results WHERE session = ?"
+_RECORD = "INSERT INTO results VALUES (ROWS)"
 _DROP_ANSWERED = "DELETE FROM results WHERE session = ? AND sequence < ?"
 _DROP_RESULTS = "DELETE FROM results WHERE session = ?"
 
@@ -66,17 +71,28 @@ def was_opened(registers: Registers, session: SessionId) -> bool:
     return lineage == registers.lineage and 0 < counter <= registers.last_session
 
 
+@dataclass(slots=True)
+class _Known:
+    """A living session in memory. :ivar last: the highest sequence whose result is kept."""
+
+    client: str
+    answered_below: int
+    last: int
+
+
 class Sessions:
     """Changes of the sessions.
 
-    Which answers have arrived is noted, and written once for all changes of a group, at
-    :meth:`flush`: a busy client says it anew with every change.
+    Results, and which answers have arrived, are noted, and written once for all changes of a
+    group, at :meth:`flush`: a busy client says the latter anew with every change.
     """
 
     def __init__(self, database: sqlite3.Connection, registers: RegisterFile) -> None:
         self._database = database
         self._registers = registers
-        self._answered: dict[int, int] = {}
+        self._known: dict[int, _Known] = {}  # outlives transactions: nobody else changes them
+        self._answered: set[int] = set()
+        self._results: dict[tuple[int, int], bytes] = {}
 
     def open(self, client: str) -> SessionId:
         now = self._registers.now
@@ -95,7 +111,8 @@ class Sessions:
         return found is not None and found.is_due(self._registers.now.log_time_ms)
 
     def end(self, session: SessionId) -> None:
-        self._answered.pop(session, None)
+        self.flush()
+        self._known.pop(session, None)
         self._database.execute(_DROP_RESULTS, (session,))
         self._database.execute(_DROP, (session,))
 
@@ -106,43 +123,69 @@ class Sessions:
             has the answer.
         :raises NotPermitted: where the session is another client's.
         """
-        found = get_session(self._database, once.session)
-        if found is None:
+        session, sequence, answered_below = once.session, once.sequence, once.answered_below
+        known = self._known.get(session) or self._learn(session)
+        if known is None:
             raise OutcomeUnknown(
                 "the session has ended; the change may have been applied before",
                 advice="look at the path, then open a new session",
             )
-        if found.client != client:
+        if known.client != client:
             raise NotPermitted("this session belongs to another client")
-        sequence = once.sequence
-        answered_below = self._answered.get(found.id, found.answered_below)
-        if sequence < answered_below:
+        if sequence < known.answered_below:
             raise OutcomeUnknown("the answer to this change is not kept any more")
         if sequence > MOST_INTEGER:
             raise InvalidRequest("a sequence number out of range")
-        if sequence - max(once.answered_below, answered_below) > MOST_UNANSWERED:
+        if sequence - max(answered_below, known.answered_below) > MOST_UNANSWERED:
             raise InvalidRequest("too many changes whose answers are still awaited")
-        if min(once.answered_below, sequence) > answered_below:
-            self._answered[found.id] = min(once.answered_below, sequence)
-        row = self._database.execute(_RESULT, (found.id, sequence)).fetchone()
-        return None if row is None else journal.Outcome.FromString(row[0])
+        if min(answered_below, sequence) > known.answered_below:
+            known.answered_below = min(answered_below, sequence)
+            self._answered.add(session)
+        if sequence > known.last:
+            return None
+        result = self._results.get((session, sequence))
+        if result is None:
+            row = self._database.execute(_RESULT, (session, sequence)).fetchone()
+            result = None if row is None else row[0]
+        return None if result is None else journal.Outcome.FromString(result)
 
     def record(self, once: wire.Once, outcome: journal.Outcome) -> None:
         """Keep the answer; which chunks came and went is not part of it."""
-        answer = journal.Outcome()
-        answer.CopyFrom(outcome)
-        answer.ClearField("released")
-        answer.ClearField("published")
-        row = (once.session, once.sequence, answer.SerializeToString(deterministic=True))
-        self._database.execute(_RECORD, row)
+        if outcome.released or outcome.published:
+            answer = journal.Outcome()
+            answer.CopyFrom(outcome)
+            answer.ClearField("released")
+            answer.ClearField("published")
+            outcome = answer
+        session, sequence = once.session, once.sequence
+        known = self._known[session]
+        known.last = max(known.last, sequence)
+        self._results[session, sequence] = outcome.SerializeToString(deterministic=True)
 
     def flush(self) -> None:
         """Write what was noted, and drop the answers that nobody will ask for."""
-        for session, answered_below in self._answered.items():
+        results: list[Row] = [(*key, result) for key, result in self._results.items()]
+        write_rows(self._database, _RECORD, results)
+        for session in self._answered:
+            answered_below = self._known[session].answered_below
             self._database.execute(_DROP_ANSWERED, (session, answered_below))
             self._database.execute(_ANSWERED, (answered_below, session))
+        self._results.clear()
         self._answered.clear()
+        if len(self._known) > MOST_KNOWN:
+            self._known.clear()
 
     def forget(self) -> None:
-        """Drop what was noted in a transaction that is rolled back."""
+        """After a rollback: drop what was noted, and what may not be so any more."""
+        self._known.clear()
         self._answered.clear()
+        self._results.clear()
+
+    def _learn(self, session: int) -> _Known | None:
+        found = get_session(self._database, session)
+        if found is None:
+            return None
+        last = self._database.execute(_LAST_RESULT, (session,)).fetchone()[0]
+        known = _Known(found.client, found.answered_below, last or 0)
+        self._known[session] = known
+        return known

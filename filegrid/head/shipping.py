@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
@@ -14,6 +14,7 @@ from filegrid.head.headlog import HeadLog
 from filegrid.net.link import Link
 from filegrid.net.tasks import Tasks
 from filegrid.protocol.wire import replication_pb2 as wire
+from filegrid.protocol.wire.journal_pb2 import Entry
 from filegrid.runtime import Runtime
 
 MOST_ENTRIES = 256
@@ -51,6 +52,16 @@ def committed(matched: dict[Member, int], voters: Collection[Member]) -> int:
     """The highest index that a majority of the voters holds."""
     held = sorted((matched.get(voter, 0) for voter in voters), reverse=True)
     return held[len(held) // 2] if held else 0
+
+
+def _fitting(entries: Sequence[Entry]) -> int:
+    """How many go into one message; at least one."""
+    size = 0
+    for count, entry in enumerate(entries):
+        size += entry.ByteSize()
+        if count and size > MOST_BYTES:
+            return count
+    return len(entries)
 
 
 class Shipping:
@@ -181,15 +192,10 @@ class Shipping:
             epoch=self._epoch,
             prev_index=peer.next_index - 1,
             prev_epoch=prev_epoch,
+            entries=entries[: _fitting(entries)],
             commit_index=self._log.commit_index,
             founding=self._log.founding,
         )
-        size = 0
-        for entry in entries:
-            size += entry.ByteSize()
-            if request.entries and size > MOST_BYTES:
-                break
-            request.entries.append(entry)
         answer = await link.call(request, wire.Appended, timeout_seconds=ANSWER_SECONDS)
         if not answer.obeyed:
             await self._runtime.sleep(peer.again_seconds)  # the election tells who is right

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from filegrid.errors import NoSuchPath
 from filegrid.head.contents import Contents
+from filegrid.head.nodes import Stored, child, children, totals
+from filegrid.head.rows import Row, write_rows
 from filegrid.head.schema import MOST_INTEGER, TRASH, RegisterFile
-from filegrid.head.tree import Stored, Tree, child, children, totals
+from filegrid.head.tree import Tree
 from filegrid.model import ChunkId
 
-_PUT = "INSERT INTO trash VALUES (?, ?, ?, ?)"
+_PUT = "INSERT INTO trash VALUES (ROWS)"
 _FIRST_DUE = "SELECT due_ms, node FROM trash WHERE due_ms <= ? ORDER BY due_ms, node LIMIT 1"
 _OLDEST = "SELECT due_ms, node FROM trash ORDER BY due_ms, node LIMIT 1"
 _FIND = "SELECT due_ms, node, path FROM trash WHERE node = ? AND due_ms > ?"
@@ -69,7 +71,7 @@ def list_trash(
 
 
 class Trash:
-    """Changes of the trash."""
+    """Changes of the trash. What is thrown away is in the table only after :meth:`write`."""
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class Trash:
         self._registers = registers
         self._tree = tree
         self._contents = contents
+        self._thrown: list[Row] = []
 
     def put(self, node: Stored, path: str, *, stay_ms: int, wall_ms: int) -> None:
         """One change of one row, however much is below the node.
@@ -90,7 +93,16 @@ class Trash:
         """
         due_ms = min(self._registers.now.log_time_ms + stay_ms, MOST_INTEGER)
         self._tree.move(node, TRASH, _name_in_trash(node.id))
-        self._database.execute(_PUT, (due_ms, node.id, path, wall_ms))
+        self._thrown.append((due_ms, node.id, path, wall_ms))
+
+    def write(self) -> None:
+        """Bring the table up to all changes so far."""
+        thrown, self._thrown = self._thrown, []
+        write_rows(self._database, _PUT, thrown)
+
+    def forget(self) -> None:
+        """After a rollback: drop what was noted."""
+        self._thrown.clear()
 
     def find(self, node: int) -> tuple[Stored, str]:
         """What is there under this id, and where it was.

@@ -14,10 +14,10 @@ from enum import Enum
 
 from filegrid.election.quorum import Member
 from filegrid.errors import ContentCollected, NotAFolder
-from filegrid.head import trash
+from filegrid.head import policies, trash
+from filegrid.head.nodes import children, find_at_once, names_to, need, totals
 from filegrid.head.schema import ROOT, Registers, open_schema, read_registers
 from filegrid.head.sessions import SESSION_LEASE_MS, Session, get_session, was_opened
-from filegrid.head.tree import children, names_to, need, totals
 from filegrid.model import Chunk, ChunkId, ContentId, Digest, SessionId, join_path, split_path
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
@@ -105,8 +105,11 @@ class View:
     def stat(self, path: str) -> wire.Node:
         """:raises InvalidPath, NoSuchPath, NotAFolder: as they say."""
         names = split_path(path)
-        with self._moment():
-            return need(self._reads, names).to_wire(join_path(names))
+        found = find_at_once(self._reads, names)
+        if found is None:
+            with self._moment():
+                found = need(self._reads, names)
+        return found.to_wire(join_path(names))
 
     def list_folder(self, path: str, after: str, limit: int) -> tuple[list[wire.Node], bool]:
         """A page of names greater than `after`, in byte order; and whether more follow.
@@ -119,7 +122,8 @@ class View:
             if not folder.is_folder:
                 raise NotAFolder("this is a file, not a folder", join_path(names))
             found = children(self._reads, folder.id, after=after.encode(), limit=limit + 1)
-        nodes = [node.to_wire(join_path([*names, node.name.decode()])) for node in found[:limit]]
+        above = "".join(f"/{name}" for name in names)
+        nodes = [node.to_wire(f"{above}/{node.name.decode()}") for node in found[:limit]]
         return nodes, len(found) > limit
 
     def totals(self, path: str) -> tuple[int, int]:
@@ -138,6 +142,21 @@ class View:
             row = self._reads.execute(_COUNT, (content_id,)).fetchone()
             names = names_to(self._reads, row[1]) if row else None
         return join_path(names) if names is not None else ""
+
+    def policy_of(self, path: str) -> policies.Policy:
+        """What holds for a file of this path, also where its folders are to be made yet."""
+        names = split_path(path)[:-1]
+        with self._moment():
+            return policies.effective(self._reads, policies.nearest_folder(self._reads, names))
+
+    def list_policies(self, after: int, limit: int) -> list[policies.Listed]:
+        """Folders that say something, in the order of their numbers; from after `after` on."""
+        with self._moment():
+            return policies.list_policies(self._reads, after, limit)
+
+    def policies_to_apply(self) -> bool:
+        """Whether there are files that may not follow the policy of their folder yet."""
+        return policies.work_left(self._reads) > 0
 
     # Chunks
 

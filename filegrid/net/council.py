@@ -120,6 +120,7 @@ class Council:
             now=runtime.clock.seconds(),
         )
         self._configured = Membership(electorate.voters)
+        self._serves_until = self._bully.serves_until  # asked with every call; events move it
         self._timer: IDelayedCall | None = None
         self._stopped = False
 
@@ -151,7 +152,7 @@ class Council:
 
     def may_serve(self) -> bool:
         """Whether this node leads and holds the lease, at this very moment (S5)."""
-        return self._bully.may_serve(self._runtime.clock.seconds())
+        return self._runtime.clock.seconds() < self._serves_until
 
     def obeys(self, leader: Member, epoch: int) -> bool:
         """Whether entries of this leader may be taken in, and acknowledged."""
@@ -178,7 +179,9 @@ class Council:
         if self._stopped:
             return
         self._bully.log = self._electorate.position
-        for effect in self._bully.handle(event, self._runtime.clock.seconds()):
+        effects = self._bully.handle(event, self._runtime.clock.seconds())
+        self._serves_until = self._bully.serves_until
+        for effect in effects:
             self._carry_out(effect)
         self._schedule()
 

@@ -6,9 +6,10 @@ and the coroutines that answer calls.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 from twisted.internet.defer import CancelledError, Deferred
@@ -29,6 +30,7 @@ from filegrid.errors import (
 )
 from filegrid.model import Identity, Role
 from filegrid.net.flow import Gate
+from filegrid.net.tasks import begun
 from filegrid.protocol.connection import (
     CallReceived,
     CancelReceived,
@@ -67,8 +69,7 @@ class Sink(Protocol):
         """The transfer ends before its last frame."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class Caller(NamedTuple):
     """Who calls, over which link, and the envelope of the call."""
 
     link: Link
@@ -134,13 +135,15 @@ class Exchange:
 
     :ivar answer: fires with the peer's answer or the error, at the latest after the timeout; on a
         transfer the timeout is of silence: every piece that moves puts it off.
+    :ivar deadline_at: when the link ends it.
     """
+
+    __slots__ = ("_link", "answer", "call_id", "deadline_at", "sink", "timeout_seconds")
 
     def __init__(self, link: Link, call_id: int, timeout_seconds: float, sink: Sink | None) -> None:
         self._link = link
-        self._timeout_seconds = timeout_seconds
-        self._moved_at = link.clock.seconds()
-        self._timer: IDelayedCall | None = link.clock.callLater(timeout_seconds, self._time_out)
+        self.timeout_seconds = timeout_seconds
+        self.deadline_at = link.clock.seconds() + timeout_seconds
         self.call_id = call_id
         self.sink = sink
         self.answer: Deferred[Message] = Deferred(self._cancelled)
@@ -171,12 +174,9 @@ class Exchange:
         self.touch()
 
     def touch(self) -> None:
-        self._moved_at = self._link.clock.seconds()
+        self.deadline_at = self._link.clock.seconds() + self.timeout_seconds
 
     def finish(self, outcome: Message | GridError) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         if self.answer.called:
             return
         if isinstance(outcome, GridError):
@@ -185,17 +185,6 @@ class Exchange:
             self.answer.errback(Failure(outcome))
         else:
             self.answer.callback(outcome)
-
-    def _time_out(self) -> None:
-        now = self._link.clock.seconds()
-        left = self._moved_at + self._timeout_seconds - now
-        if left > 0:
-            self._timer = self._link.clock.callLater(left, self._time_out)
-            return
-        self._timer = None
-        self._link.forget(self)
-        self.finish(DeadlineExceeded(f"no answer in {self._timeout_seconds:g} s",
-                                     str(self._link.peer)))  # fmt: skip
 
     def _cancelled(self, answer: Deferred[Message]) -> None:
         self._link.forget(self)
@@ -234,6 +223,9 @@ class Link(TwistedProtocol):
         self._handling: dict[int, Deferred[None]] = {}
         self._sinks: dict[int, Sink] = {}
         self._flush: IDelayedCall | None = None
+        self._receiving = False
+        self._deadline_timer: IDelayedCall | None = None
+        self._deadlines_at = math.inf  # when it goes off
         self._hello_timer: IDelayedCall | None = None
         self._abort_timer: IDelayedCall | None = None
         self._closing: GridError | None = None
@@ -242,6 +234,15 @@ class Link(TwistedProtocol):
     def alive(self) -> bool:
         """Whether calls can still be made on it."""
         return self._closing is None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the peer is on this machine: a connection to oneself has one address twice."""
+        ends: Any = self.transport  # of Twisted's kind, or of the simulator's, which has no ends
+        try:
+            return bool(ends.getHost().host == ends.getPeer().host)
+        except AttributeError:
+            return False
 
     # Calls of ours.
 
@@ -264,6 +265,8 @@ class Link(TwistedProtocol):
             request, timeout_ms=round(timeout_seconds * 1000), once=once, trace_id=trace_id
         )
         exchange = self._exchanges[call_id] = Exchange(self, call_id, timeout_seconds, sink)
+        if exchange.deadline_at < self._deadlines_at:
+            self._watch(exchange.deadline_at)
         self._flush_soon()
         return exchange
 
@@ -367,6 +370,7 @@ class Link(TwistedProtocol):
     def dataReceived(self, data: bytes) -> None:  # or a memoryview
         if self._closing is not None:
             return
+        self._receiving = True  # what is answered meanwhile leaves in one write
         try:
             for event in self._protocol.receive(data):
                 _EVENTS[type(event)](self, event)
@@ -376,6 +380,8 @@ class Link(TwistedProtocol):
             _log.warn("{peer} is cut off: {error}", peer=self.peer, error=error)
             self.close(error)
             return
+        finally:
+            self._receiving = False
         self._flush_now()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -399,8 +405,8 @@ class Link(TwistedProtocol):
         self.up.callback(event.hello)
 
     def _on_call(self, event: CallReceived) -> None:
-        work = Deferred.fromCoroutine(self._answer(event))
-        if not work.called:
+        work = begun(self._answer(event))
+        if work is not None and not work.called:
             self._handling[event.call.id] = work
             work.addBoth(self._handled, event.call.id)
 
@@ -410,7 +416,13 @@ class Link(TwistedProtocol):
     async def _answer(self, event: CallReceived) -> None:
         outcome: Message | GridError
         try:
-            outcome = await self._handle(event)
+            method = self._service.methods.get(event.method)
+            if method is None or self.peer.role not in method.roles:
+                raise NotPermitted(
+                    f"the certificate of {self.peer} does not open {event.method}",
+                    advice="use one whose role does",
+                )
+            outcome = await method.handle(Caller(self, self.peer, event.call), event.request)
         except GridError as error:
             outcome = error
         except CancelledError:
@@ -422,16 +434,6 @@ class Link(TwistedProtocol):
         if self._closing is None:
             self._protocol.reply(event.call.id, outcome)
             self._flush_soon()
-
-    async def _handle(self, event: CallReceived) -> Message:
-        method = self._service.methods.get(event.method)
-        if method is None or self.peer.role not in method.roles:
-            raise NotPermitted(
-                f"the certificate of {self.peer} does not open {event.method}",
-                advice="use one whose role does",
-            )
-        caller = Caller(link=self, peer=self.peer, call=event.call)
-        return await method.handle(caller, event.request)
 
     def _on_reply(self, event: ReplyReceived) -> None:
         exchange = self._exchanges.pop(event.call_id, None)
@@ -461,6 +463,27 @@ class Link(TwistedProtocol):
 
     # The rest.
 
+    def _watch(self, deadline_at: float) -> None:
+        """One timer serves all calls: most are answered long before it goes off."""
+        self._deadlines_at = deadline_at
+        left = max(0.0, deadline_at - self.clock.seconds())
+        if self._deadline_timer is not None:
+            self._deadline_timer.reset(left)
+        else:
+            self._deadline_timer = self.clock.callLater(left, self._look_at_deadlines)
+
+    def _look_at_deadlines(self) -> None:
+        self._deadline_timer, self._deadlines_at = None, math.inf
+        now = self.clock.seconds()
+        for exchange in list(self._exchanges.values()):
+            if exchange.deadline_at <= now:
+                self.forget(exchange)
+                late = f"no answer in {exchange.timeout_seconds:g} s"
+                exchange.finish(DeadlineExceeded(late, str(self.peer)))
+        first_at = min((one.deadline_at for one in self._exchanges.values()), default=math.inf)
+        if first_at < self._deadlines_at:
+            self._watch(first_at)
+
     def _lose_sink(self, call_id: int, error: GridError) -> None:
         sink = self._sinks.pop(call_id, None)
         if sink is not None:
@@ -468,7 +491,7 @@ class Link(TwistedProtocol):
 
     def _flush_soon(self) -> None:
         """Small frames of one turn of the reactor leave in one write."""
-        if self._flush is None and self.transport is not None:
+        if self._flush is None and not self._receiving and self.transport is not None:
             self._flush = self.clock.callLater(0, self._flush_now)
 
     def _flush_now(self) -> None:
@@ -486,10 +509,10 @@ class Link(TwistedProtocol):
         if self._closing is not None:
             return
         self._closing = error
-        for timer in (self._flush, self._hello_timer):
+        for timer in (self._flush, self._hello_timer, self._deadline_timer):
             if timer is not None and timer.active():
                 timer.cancel()
-        self._flush = self._hello_timer = None
+        self._flush = self._hello_timer = self._deadline_timer = None
         self.gate.fail(error)
         exchanges, self._exchanges = self._exchanges, {}
         for exchange in exchanges.values():

@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from filegrid.errors import Unavailable
 from filegrid.net.credentials import Credentials
+from filegrid.net.lending import DescriptorLending
 from filegrid.net.tls import TlsNetwork
 from filegrid.runtime import Runtime, Threads
 
@@ -125,4 +126,5 @@ def make_runtime(reactor: Any, credentials: Credentials, threads: int = 8) -> Ru
         threads=pool,
         random=random.Random(random.SystemRandom().getrandbits(128)),
         wall_seconds=time.time,
+        lending=DescriptorLending(reactor),
     )

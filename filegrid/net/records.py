@@ -8,16 +8,23 @@ which costs as much as the cipher; so the two inner loops call the functions ben
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
+from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL
 
 from filegrid.runtime import Bytes
 
 _ffi, _lib = SSL._ffi, SSL._lib  # type: ignore[attr-defined]  # what pyOpenSSL itself calls
+
+_read = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)(
+    int(_ffi.cast("uintptr_t", _ffi.addressof(_openssl.lib, "SSL_read")))
+)
+"""SSL_read, keeping Python's lock: it takes microseconds, and whoever gives the lock away for each
+record of 16 KiB waits for it, where other threads work, longer than for the record."""
 
 BATCH_BYTES = 512 * 1024
 """Read from a socket at once, and decrypted at once: less, and what Python does for each batch
@@ -26,7 +33,7 @@ costs more than the bytes; more, and they fall out of the processor's cache."""
 SLAB_BYTES = BATCH_BYTES + 32 * 1024
 """Holds a batch with what TLS adds to it, or takes from it."""
 
-SEND_BYTES = 128 * 1024
+SEND_BYTES = 256 * 1024
 """Encrypted at once; more only waits for the socket."""
 
 VIEW_BYTES = SLAB_BYTES // 2
@@ -82,35 +89,38 @@ class Records:
         self._ssl = connection._ssl
         self._outgoing = connection._from_ssl
         self._slabs = slabs
+        self._fed: Any = None  # what OpenSSL reads now
         # Otherwise each call of SSL_write ends after one record.
         _lib.SSL_clear_mode(self._ssl, _lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
 
-    @contextmanager
-    def feed(self, ciphertext: Bytes) -> Iterator[None]:
-        """Within it the handshake or :meth:`decrypt` uses up what came from the peer.
+    def feed(self, ciphertext: Bytes) -> None:
+        """Let the handshake or :meth:`decrypt` use up what came from the peer.
 
-        OpenSSL reads it where it lies, which is why it does so only within.
+        OpenSSL reads it where it lies, until :meth:`fed`, which has to follow in every case.
         """
-        with _ffi.from_buffer(ciphertext) as data:
-            self._read_from(_lib.BIO_new_mem_buf(data, len(ciphertext)))
-            try:
-                yield
-            finally:
-                self._read_from(_lib.BIO_new(_lib.BIO_s_mem()))
+        self._fed = _ffi.from_buffer(ciphertext)
+        self._read_from(_lib.BIO_new_mem_buf(self._fed, len(ciphertext)))
+
+    def fed(self) -> None:
+        """The ciphertext is used up; its buffer is its owner's again."""
+        self._read_from(_lib.BIO_new(_lib.BIO_s_mem()))
+        fed, self._fed = self._fed, None
+        _ffi.release(fed)
 
     def decrypt(self) -> Iterator[Bytes]:
         """Plaintext of all that was fed, in pieces of up to a slab.
 
         :raises OpenSSL.SSL.Error: after the last good byte, where the peer breaks TLS.
         """
-        read, ssl = _lib.SSL_read, self._ssl
+        ssl = int(_ffi.cast("uintptr_t", self._ssl))
         error: SSL.Error | None = None
         full = True
         while full and error is None:
             slab = self._slabs.take()
             filled = 0
-            with _ffi.from_buffer(slab) as target:
-                while (count := read(ssl, target + filled, SLAB_BYTES - filled)) > 0:
+            with _ffi.from_buffer(slab) as data:
+                target = int(_ffi.cast("uintptr_t", data))
+                while (count := _read(ssl, target + filled, SLAB_BYTES - filled)) > 0:
                     filled += count
                     if filled == SLAB_BYTES:
                         break

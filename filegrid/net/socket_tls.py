@@ -120,11 +120,14 @@ class TlsTransport(Protocol):
     def dataReceived(self, data: Bytes) -> None:
         view = memoryview(data)
         while view and self._below is not None and self._error is None:
-            with self._records.feed(view[:BATCH_BYTES]):
+            self._records.feed(view[:BATCH_BYTES])
+            try:
                 if self._application is None:
                     self.shake_hands()
                 if self._application is not None:
                     self._decrypt()
+            finally:
+                self._records.fed()
             view = view[BATCH_BYTES:]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, FirstError, gatherResults
@@ -30,6 +31,33 @@ async def gather(works: Iterable[Coroutine[Deferred[Any], Any, T]]) -> list[T]:
         for work in running:
             work.cancel()
         raise
+
+
+def begun(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T] | None:
+    """Run a coroutine up to where it first waits: what goes on from there, or None where it ended
+    before. Most answers to calls do, and a Deferred would cost more than they.
+    """
+    try:
+        awaited = work.send(None)
+    except StopIteration:
+        return None
+    return Deferred.fromCoroutine(_rest(work, awaited))
+
+
+def _rest(
+    work: Coroutine[Deferred[Any], Any, T], awaited: Deferred[Any]
+) -> Generator[Deferred[Any], Any, T]:
+    while True:
+        step: Callable[[], Deferred[Any]]
+        try:
+            step = partial(work.send, (yield awaited))
+        except BaseException as error:
+            step = partial(work.throw, error)
+        try:
+            awaited = step()
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 def shielded(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:

@@ -22,9 +22,8 @@ Every other pair is a :class:`~filegrid.errors.MalformedFrame`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from google.protobuf.descriptor import OneofDescriptor
 from google.protobuf.message import Message
@@ -40,7 +39,7 @@ from filegrid.errors import (
     to_fault,
 )
 from filegrid.model import Identity, Role
-from filegrid.protocol.frames import FrameDecoder, Plane, encode
+from filegrid.protocol.frames import FrameDecoder, Plane, embed, encode, encode_bytes, tag
 from filegrid.protocol.wire import frame_pb2 as wire
 from filegrid.protocol.wire.values_pb2 import Once
 
@@ -62,43 +61,40 @@ _ROLES = {
 ROLE_ON_WIRE = {role: number for number, role in _ROLES.items()}
 
 
-def _fields_by_type(oneof: OneofDescriptor) -> dict[str, str]:
+def _tags_by_type(oneof: OneofDescriptor) -> dict[str, bytes]:
     return {
-        field.message_type.full_name: field.name
+        field.message_type.full_name: tag(field.number)
         for field in oneof.fields
         if field.message_type is not None
     }
 
 
-_REQUEST_FIELD = _fields_by_type(wire.Call.DESCRIPTOR.oneofs_by_name["request"])
-_ANSWER_FIELD = _fields_by_type(wire.Reply.DESCRIPTOR.oneofs_by_name["outcome"])
+_REQUEST_TAG = _tags_by_type(wire.Call.DESCRIPTOR.oneofs_by_name["request"])
+_ANSWER_TAG = _tags_by_type(wire.Reply.DESCRIPTOR.oneofs_by_name["outcome"])
+_CALL_TAG = tag(wire.Frame.CALL_FIELD_NUMBER)
+_REPLY_TAG = tag(wire.Frame.REPLY_FIELD_NUMBER)
 
 
-@dataclass(frozen=True, slots=True)
-class HelloReceived:
+class HelloReceived(NamedTuple):
     hello: wire.Hello
 
 
-@dataclass(frozen=True, slots=True)
-class CallReceived:
+class CallReceived(NamedTuple):
     call: wire.Call
     method: str
     request: Message
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyReceived:
+class ReplyReceived(NamedTuple):
     call_id: int
     outcome: Message | GridError
 
 
-@dataclass(frozen=True, slots=True)
-class CancelReceived:
+class CancelReceived(NamedTuple):
     call_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class DataReceived:
+class DataReceived(NamedTuple):
     """A piece of a transfer's bytes, or with `last` the end of it; `piece` may be empty."""
 
     call_id: int
@@ -108,8 +104,7 @@ class DataReceived:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PeerGaveUp:
+class PeerGaveUp(NamedTuple):
     """The peer says why it closes the connection."""
 
     error: GridError
@@ -163,7 +158,7 @@ class Connection:
                 yield self._body(item)
                 continue
             kind = item.WhichOneof("kind")
-            react = _REACTIONS.get((self._state, kind or ""))
+            react = _REACTIONS[self._state].get(kind or "")
             if react is None or (kind == "data" and self._plane is not Plane.DATA):
                 raise MalformedFrame(f"a {kind} frame on a {self._plane.value} connection"
                                      f" {self._state.value}")  # fmt: skip
@@ -185,8 +180,7 @@ class Connection:
         call_id = self._next_call_id
         self._next_call_id += 1
         call = wire.Call(id=call_id, timeout_ms=timeout_ms, trace_id=trace_id, once=once)
-        _put(call, _REQUEST_FIELD, request)
-        self._send(wire.Frame(call=call))
+        self._send_in(_CALL_TAG, call, _REQUEST_TAG, request)
         return call_id
 
     def reply(self, call_id: int, outcome: Message | GridError) -> None:
@@ -195,9 +189,7 @@ class Connection:
             return
         self._theirs.remove(call_id)
         answer = to_fault(outcome) if isinstance(outcome, GridError) else outcome
-        reply = wire.Reply(call_id=call_id)
-        _put(reply, _ANSWER_FIELD, answer)
-        self._send(wire.Frame(reply=reply))
+        self._send_in(_REPLY_TAG, wire.Reply(call_id=call_id), _ANSWER_TAG, answer)
 
     def cancel(self, call_id: int) -> None:
         self._send(wire.Frame(cancel=wire.Cancel(call_id=call_id)))
@@ -228,6 +220,14 @@ class Connection:
 
     def _send(self, frame: wire.Frame) -> None:
         self._outgoing.append(encode(frame))
+
+    def _send_in(
+        self, kind: bytes, envelope: Message, tags: dict[str, bytes], content: Message
+    ) -> None:
+        """Send a frame of this kind. The content is the last field of the envelope, and was never
+        copied into it: a request may carry megabytes."""
+        inner = embed(tags[content.DESCRIPTOR.full_name], content.SerializeToString())
+        self._outgoing.append(encode_bytes(embed(kind, envelope.SerializeToString() + inner)))
 
     # What the other end says.
 
@@ -310,21 +310,16 @@ class Connection:
         )
 
 
-def _put(envelope: Message, fields: dict[str, str], content: Message) -> None:
-    """Set the field of the envelope's oneof that is of the content's type, empty or not."""
-    field = getattr(envelope, fields[content.DESCRIPTOR.full_name])
-    field.CopyFrom(content)
-    field.SetInParent()
-
-
 _Reaction: TypeAlias = Callable[[Connection, wire.Frame], Event | None]
 
-_REACTIONS: dict[tuple[_State, str], _Reaction] = {
-    (_State.AWAITING_HELLO, "hello"): Connection._on_hello,
-    (_State.AWAITING_HELLO, "fault"): Connection._on_fault,
-    (_State.OPEN, "call"): Connection._on_call,
-    (_State.OPEN, "reply"): Connection._on_reply,
-    (_State.OPEN, "cancel"): Connection._on_cancel,
-    (_State.OPEN, "data"): Connection._on_data,
-    (_State.OPEN, "fault"): Connection._on_fault,
+_REACTIONS: dict[_State, dict[str, _Reaction]] = {
+    _State.AWAITING_HELLO: {"hello": Connection._on_hello, "fault": Connection._on_fault},
+    _State.OPEN: {
+        "call": Connection._on_call,
+        "reply": Connection._on_reply,
+        "cancel": Connection._on_cancel,
+        "data": Connection._on_data,
+        "fault": Connection._on_fault,
+    },
+    _State.CLOSED: {},
 }

@@ -52,8 +52,39 @@ class Plane(Enum):
 
 def encode(frame: Frame) -> bytes:
     """The frame's header with its length before it; the caller sends the body after it."""
-    header = frame.SerializeToString()
+    return encode_bytes(frame.SerializeToString())
+
+
+def encode_bytes(header: bytes) -> bytes:
+    """As :func:`encode`, of a frame that is serialised already."""
     return _LENGTH.pack(len(header)) + header
+
+
+def tag(field_number: int) -> bytes:
+    """What stands before a field that is a message."""
+    return _varint(field_number << 3 | 2)
+
+
+def embed(tag: bytes, content: bytes) -> bytes:
+    """A serialised message as a field of another, whose other fields may stand before it.
+
+    Source: https://protobuf.dev/programming-guides/encoding/, "Length-Delimited Records".
+    """
+    return tag + _varint(len(content)) + content
+
+
+_SHORT = tuple(bytes([number]) for number in range(128))
+
+
+def _varint(number: int) -> bytes:
+    if number < len(_SHORT):
+        return _SHORT[number]
+    groups = bytearray()
+    while number > 127:
+        groups.append(number & 127 | 128)
+        number >>= 7
+    groups.append(number)
+    return bytes(groups)
 
 
 class FrameDecoder:
@@ -61,6 +92,8 @@ class FrameDecoder:
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
+        self._most_header_bytes = plane.most_header_bytes
+        self._most_body_bytes = plane.most_body_bytes
         self._partial = bytearray()
         self._body_left = 0
 
@@ -71,45 +104,47 @@ class FrameDecoder:
         :raises MalformedFrame: for a header that is no protobuf, or of no known kind.
         """
         view = memoryview(data)
-        while view:
+        at, end = 0, len(view)
+        while at < end:
             if self._body_left:
-                piece = view[: self._body_left]
+                piece = view[at : at + self._body_left]
                 self._body_left -= len(piece)
-                view = view[len(piece) :]
+                at += len(piece)
                 yield piece
                 continue
-            header, view = self._take_header(view)
+            header, at = self._take_header(view, at)
             if header is None:
                 return
             frame = self._parse(header)
             self._body_left = frame.body_bytes
             yield frame
 
-    def _take_header(self, view: memoryview) -> tuple[bytes | memoryview | None, memoryview]:
-        """A whole header and the bytes behind it, or None once all bytes are kept for later."""
-        if not self._partial and len(view) >= _LENGTH.size:
-            end = _LENGTH.size + self._header_bytes(view)
-            if len(view) >= end:
-                return view[_LENGTH.size : end], view[end:]
-        view = self._keep(view, _LENGTH.size)
+    def _take_header(self, view: memoryview, at: int) -> tuple[bytes | memoryview | None, int]:
+        """A whole header and where it ends, or None once all bytes are kept for later."""
+        if not self._partial and len(view) - at >= _LENGTH.size:
+            start = at + _LENGTH.size
+            end = start + self._header_bytes(view, at)
+            if end <= len(view):
+                return view[start:end], end
+        at = self._keep(view, at, _LENGTH.size)
         if len(self._partial) < _LENGTH.size:
-            return None, view
-        end = _LENGTH.size + self._header_bytes(self._partial)
-        view = self._keep(view, end)
-        if len(self._partial) < end:
-            return None, view
+            return None, at
+        whole = _LENGTH.size + self._header_bytes(self._partial)
+        at = self._keep(view, at, whole)
+        if len(self._partial) < whole:
+            return None, at
         header = bytes(memoryview(self._partial)[_LENGTH.size :])
         self._partial = bytearray()
-        return header, view
+        return header, at
 
-    def _keep(self, view: memoryview, wanted: int) -> memoryview:
-        missing = max(0, wanted - len(self._partial))
-        self._partial += view[:missing]
-        return view[missing:]
+    def _keep(self, view: memoryview, at: int, wanted: int) -> int:
+        end = min(len(view), at + max(0, wanted - len(self._partial)))
+        self._partial += view[at:end]
+        return end
 
-    def _header_bytes(self, start: bytearray | memoryview) -> int:
-        length: int = _LENGTH.unpack_from(start)[0]
-        limit = self._plane.most_header_bytes
+    def _header_bytes(self, data: bytearray | memoryview, at: int = 0) -> int:
+        length: int = _LENGTH.unpack_from(data, at)[0]
+        limit = self._most_header_bytes
         if length > limit:
             raise FrameTooLarge(
                 f"a {self._plane.value} frame of {length} bytes is above the limit of {limit}"
@@ -123,7 +158,7 @@ class FrameDecoder:
             raise MalformedFrame("a frame is not the protobuf message it should be") from error
         if frame.WhichOneof("kind") is None:
             raise MalformedFrame("a frame of no known kind")
-        limit = self._plane.most_body_bytes
+        limit = self._most_body_bytes
         if frame.body_bytes > limit:
             raise FrameTooLarge(
                 f"a body of {frame.body_bytes} bytes is above the {self._plane.value} plane's"

@@ -128,6 +128,9 @@ class SimulatedDisk:
         self._name(Naming(folder, name, content))
         return SimulatedFile(self, path, content, True)
 
+    def create_bulk(self, path: str) -> SimulatedFile:
+        return self.create(path)
+
     def open(self, path: str, *, writable: bool = False) -> SimulatedFile:
         self._enter(self._run, "open", path)
         return SimulatedFile(self, path, self._content(path), writable)

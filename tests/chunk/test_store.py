@@ -43,7 +43,10 @@ def content(length: int) -> bytes:
 def put(store: Store, number: int, data: bytes, expected: Digest | None = None) -> Chunk:
     writer = store.begin(chunk_id(number), ORIGIN, len(data))
     for start in range(0, len(data), 50_000):
-        writer.write([data[start : start + 20_000], data[start + 20_000 : start + 50_000]])
+        pieces = [data[start : start + 20_000], data[start + 20_000 : start + 50_000]]
+        writer.write(pieces)
+        for piece in pieces:
+            writer.hash(piece)
     return writer.seal(expected)
 
 

@@ -36,6 +36,7 @@ class GridCase(SynchronousTestCase):
     health = 0
     chunk_servers = 5
     racks = 3
+    disks = 1
 
     def setUp(self) -> None:
         self.grid = SimulatedGrid(
@@ -44,6 +45,7 @@ class GridCase(SynchronousTestCase):
             health=self.health,
             chunk_servers=self.chunk_servers,
             racks=self.racks,
+            disks=self.disks,
             sections=self.sections,
             **self.settings,
         )

@@ -132,6 +132,14 @@ class Names(GridCase):
         self.patch(grid, "LIST_PAGE", 7)
         self.assertEqual(self.listed("/"), [f"/f{number:02}" for number in range(30)])
 
+        async def first() -> str:
+            listing = self.client.listdir("/")
+            stat = await anext(listing)
+            await listing.aclose()  # the page that was asked for meanwhile is not missed
+            return stat.path
+
+        self.assertEqual(self.run_(first()), "/f00")
+
     def listed(self, path: str) -> list[str]:
         async def names() -> list[str]:
             return [stat.path async for stat in self.client.listdir(path)]

@@ -179,7 +179,7 @@ class UnderLoad(HealingCase):
             for n, data in enumerate(new)
         ]
         reading = [self.begin(self.client.read_bytes(f"/old{tag}-{n}")) for n in range(8)]
-        self.grid.advance(0.003)
+        self.grid.advance(0.002)
         self.assertFalse(any(one.called for one in writing))
         self.assertFalse(all(one.called for one in reading))
         self.kill(*(f"chunk-{number}" for number in pair))

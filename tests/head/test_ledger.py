@@ -55,7 +55,9 @@ class LedgerTestCase(unittest.SynchronousTestCase):
         self.log.moved = self.count
         self.successResultOf(Deferred.fromCoroutine(self.log.start()))
         self.ledger = Ledger(runtime, self.log, epoch=Epoch(epoch), node="head-1")
-        self.successResultOf(Deferred.fromCoroutine(self.ledger.start()))
+        started = Deferred.fromCoroutine(self.ledger.start())
+        self.clock.advance(0)
+        self.successResultOf(started)
 
     def count(self) -> None:
         if self.majority:
@@ -76,7 +78,10 @@ class LedgerTestCase(unittest.SynchronousTestCase):
         )
 
     def begin(self, command: journal.Command) -> Deferred[journal.Outcome]:
-        return Deferred.fromCoroutine(self.ledger.propose(command))
+        """In a turn of its own."""
+        proposed = Deferred.fromCoroutine(self.ledger.propose(command))
+        self.clock.advance(0)
+        return proposed
 
     def propose(self, **change: object) -> journal.Outcome:
         command = journal.Command(**change)  # type: ignore[arg-type]  # one field of many kinds
@@ -90,6 +95,17 @@ class Groups(LedgerTestCase):
         self.assertEqual((entry.epoch, entry.index), (1, 1))
         self.assertEqual(entry.command.barrier.leader, "head-1")
         self.assertEqual(self.log.commit_index, 3)
+
+    def test_turn(self) -> None:
+        """What comes in one turn becomes one group, also where nothing is being written."""
+        proposed = [
+            Deferred.fromCoroutine(self.ledger.propose(self.command(sequence)))
+            for sequence in range(1, 4)
+        ]
+        self.clock.advance(0)
+        for one in proposed:
+            self.successResultOf(one)
+        self.assertEqual(self.groups, [[4, 5, 6]])
 
     def test_group(self) -> None:
         """What comes while the log is being written becomes one group."""

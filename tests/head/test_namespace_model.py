@@ -135,7 +135,26 @@ class Comparison(RuleBasedStateMachine):
         self.released: set[bytes] = set()
 
     def teardown(self) -> None:
+        """In groups, which read and write many rows at once, the log makes the same state."""
+        log, dump = self.grid.log, self.grid.dump()
         self.grid.database.close()
+        for size in (4, len(log)):
+            self.assert_dump(log, size, dump)
+
+    def assert_dump(self, log: list[journal.Entry], size: int, dump: list[str]) -> None:
+        database = sqlite3.connect(":memory:")
+        namespace = Namespace(database)
+        for start in range(0, len(log), size):
+            namespace.apply(log[start : start + size])
+        assert list(database.iterdump()) == dump, size
+        database.close()
+
+    @rule(back=st.integers(1, 8))
+    def repeat(self, back: int) -> None:
+        """A change that is asked for again is not made again, in the same group or later."""
+        command = self.grid.log[max(-back, -len(self.grid.log))].command
+        if command.HasField("once"):
+            self.grid.apply(command)
 
     def agree(self, outcome: journal.Outcome, change: Any, *args: Any) -> None:
         expected = wire.ERROR_CODE_UNSPECIFIED
@@ -259,6 +278,17 @@ def busy_log() -> list[journal.Entry]:
         folder = wire.MakeFolder(path=f"/many-{number}")
         grid.once(make_folder=folder, sequence=number, answered_below=number - 1)
     grid.once(make_folder=folder, sequence=2)
+    grid.make("/two")
+    grid.once(set_policy=wire.SetPolicy(path="/two", replication=2, quota_files=2))
+    grid.put("/one", grid.new_chunk(), replication=0)
+    grid.rename("/one", "/two/one")  # its replication follows the folder's
+    grid.rename("/two/one", "/two/two")
+    grid.make("/two/deep/er", parents=True)
+    grid.put("/two/deep/er/f", replication=0)
+    grid.put("/two/deep/er/above-the-quota")
+    grid.rename("/two/deep", "/deep")
+    grid.does(apply_policies=journal.ApplyPolicies(limit=10))
+    grid.put("/two/deep")
     grid.open_session("bob")
     grid.now_ms += TRASH_MS
     grid.purge(2)

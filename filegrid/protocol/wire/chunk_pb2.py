@@ -26,7 +26,7 @@ from filegrid.protocol.wire import values_pb2 as filegrid_dot_protocol_dot_wire_
 from filegrid.protocol.wire import head_pb2 as filegrid_dot_protocol_dot_wire_dot_head__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"filegrid/protocol/wire/chunk.proto\x12\rfilegrid.wire\x1a#filegrid/protocol/wire/values.proto\x1a!filegrid/protocol/wire/head.proto\"4\n\x05Order\x12\x0f\n\x07lineage\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03run\x18\x03 \x01(\x06\"\x8a\x01\n\x04Join\x12\x0c\n\x04rack\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\x0b\n\x03run\x18\x04 \x01(\x06\x12!\n\x04load\x18\x05 \x01(\x0b\x32\x13.filegrid.wire.Load\x12\x1e\n\x16\x63\x65rtificate_expires_ms\x18\x06 \x01(\x03\"\x17\n\x06Joined\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"\x14\n\x05Leave\x12\x0b\n\x03run\x18\x01 \x01(\x06\"`\n\x07\x43hanges\x12\x0b\n\x03run\x18\x01 \x01(\x06\x12&\n\x05\x61\x64\x64\x65\x64\x18\x02 \x03(\x0b\x32\x17.filegrid.wire.ChunkRef\x12\x0f\n\x07removed\x18\x03 \x03(\x0c\x12\x0f\n\x07\x64\x61maged\x18\x04 \x03(\x0c\"0\n\tHeartbeat\x12#\n\x05order\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.Order\"\x9e\x02\n\x04Load\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x01 \x01(\x04\x12\x12\n\nfree_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x63hunks\x18\x03 \x01(\x04\x12\x13\n\x0b\x63pu_percent\x18\x04 \x01(\x01\x12 \n\x18network_bytes_per_second\x18\x05 \x01(\x01\x12\x1d\n\x15\x64isk_bytes_per_second\x18\x06 \x01(\x01\x12\x11\n\ttransfers\x18\x07 \x01(\r\x12\x10\n\x08writable\x18\x08 \x01(\x08\x12\x0f\n\x07trouble\x18\t \x01(\t\x12\x12\n\nheld_bytes\x18\x14 \x01(\x04\x12\x0f\n\x07writers\x18\x15 \x01(\r\x12)\n\x08scrubbed\x18\x1e \x01(\x0b\x32\x17.filegrid.wire.Scrubbed\"N\n\tInventory\x12#\n\x05order\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.Order\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\r\"F\n\rInventoryPage\x12\'\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x17.filegrid.wire.ChunkRef\x12\x0c\n\x04more\x18\x02 \x01(\x08\"&\n\x03Hop\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x84\x01\n\tChunkCopy\x12&\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x17.filegrid.wire.ChunkRef\x12*\n\x06origin\x18\x02 \x01(\x0b\x32\x1a.filegrid.wire.ChunkOrigin\x12#\n\x07sources\x18\x03 \x03(\x0b\x32\x12.filegrid.wire.Hop\"[\n\nCopyChunks\x12#\n\x05order\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.Order\x12(\n\x06\x63opies\x18\x02 \x03(\x0b\x32\x18.filegrid.wire.ChunkCopy\"F\n\x06\x43opied\x12\x0e\n\x06\x63opied\x18\x01 \x03(\x0c\x12,\n\x08\x66\x61ilures\x18\x02 \x03(\x0b\x32\x1a.filegrid.wire.CopyFailure\"D\n\x0b\x43opyFailure\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12#\n\x05\x66\x61ult\x18\x02 \x01(\x0b\x32\x14.filegrid.wire.Fault\"G\n\rDiscardChunks\x12#\n\x05order\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.Order\x12\x11\n\tchunk_ids\x18\x02 \x03(\x0c\">\n\x0b\x43hunkOrigin\x12\x12\n\ncontent_id\x18\x01 \x01(\x0c\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x04\"\x80\x01\n\nWriteChunk\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12*\n\x06origin\x18\x02 \x01(\x0b\x32\x1a.filegrid.wire.ChunkOrigin\x12 \n\x04next\x18\x03 \x03(\x0b\x32\x12.filegrid.wire.Hop\x12\x12\n\nmost_bytes\x18\x04 \x01(\x04\"f\n\x07Written\x12\x0e\n\x06length\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0e\n\x06stored\x18\x03 \x03(\t\x12+\n\x08\x66\x61ilures\x18\x04 \x03(\x0b\x32\x19.filegrid.wire.HopFailure\"A\n\nHopFailure\x12\x0e\n\x06server\x18\x01 \x01(\t\x12#\n\x05\x66\x61ult\x18\x02 \x01(\x0b\x32\x14.filegrid.wire.Fault\"V\n\tReadChunk\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\x12\x17\n\x0fwithout_digests\x18\x04 \x01(\x08\"0\n\x0cInspectChunk\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12\x0e\n\x06verify\x18\x02 \x01(\x08\"\x92\x01\n\tInspected\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.filegrid.wire.ReplicaState\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12&\n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x17.filegrid.wire.ChunkRef\x12\x13\n\x0bverified_ms\x18\n \x01(\x03\"r\n\x0b\x43hunkHeader\x12\x0f\n\x07grid_id\x18\x01 \x01(\t\x12&\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x17.filegrid.wire.ChunkRef\x12*\n\x06origin\x18\x03 \x01(\x0b\x32\x1a.filegrid.wire.ChunkOriginb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"filegrid/protocol/wire/chunk.proto\x12\rfilegrid.wire\x1a#filegrid/protocol/wire/values.proto\x1a!filegrid/protocol/wire/head.proto\"4\n\x05Order\x12\x0f\n\x07lineage\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03run\x18\x03 \x01(\x06\"\x8a\x01\n\x04Join\x12\x0c\n\x04rack\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\x0b\n\x03run\x18\x04 \x01(\x06\x12!\n\x04load\x18\x05 \x01(\x0b\x32\x13.filegrid.wire.Load\x12\x1e\n\x16\x63\x65rtificate_expires_ms\x18\x06 \x01(\x03\"\x17\n\x06Joined\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"\x14\n\x05Leave\x12\x0b\n\x03run\x18\x01 \x01(\x06\"`\n\x07\x43hanges\x12\x0b\n\x03run\x18\x01 \x01(\x06\x12&\n\x05\x61\x64\x64\x65\x64\x18\x02 \x03(\x0b\x32\x17.filegrid.wire.ChunkRef\x12\x0f\n\x07removed\x18\x03 \x03(\x0c\x12\x0f\n\x07\x64\x61maged\x18\x04 \x03(\x0c\"0\n\tHeartbeat\x12#\n\x05order\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.Order\"\xc8\x02\n\x04Load\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x01 \x01(\x04\x12\x12\n\nfree_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x63hunks\x18\x03 \x01(\x04\x12\x13\n\x0b\x63pu_percent\x18\x04 \x01(\x01\x12 \n\x18network_bytes_per_second\x18\x05 \x01(\x01\x12\x1d\n\x15\x64isk_bytes_per_second\x18\x06 \x01(\x01\x12\x11\n\ttransfers\x18\x07 \x01(\r\x12\x10\n\x08writable\x18\x08 \x01(\x08\x12\x0f\n\x07trouble\x18\t \x01(\t\x12\x12\n\nheld_bytes\x18\x14 \x01(\x04\x12\x0f\n\x07writers\x18\x15 \x01(\r\x12)\n\x08scrubbed\x18\x1e \x01(\x0b\x32\x17.filegrid.wire.Scrubbed\x12(\n\x05\x64isks\x18\x1f \x03(\x0b\x32\x19.filegrid.wire.DiskStatus\"N\n\tInventory\x12#\n\x05order\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.Order\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\r\"F\n\rInventoryPage\x12\'\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x17.filegrid.wire.ChunkRef\x12\x0c\n\x04more\x18\x02 \x01(\x08\"&\n\x03Hop\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x84\x01\n\tChunkCopy\x12&\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x17.filegrid.wire.ChunkRef\x12*\n\x06origin\x18\x02 \x01(\x0b\x32\x1a.filegrid.wire.ChunkOrigin\x12#\n\x07sources\x18\x03 \x03(\x0b\x32\x12.filegrid.wire.Hop\"[\n\nCopyChunks\x12#\n\x05order\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.Order\x12(\n\x06\x63opies\x18\x02 \x03(\x0b\x32\x18.filegrid.wire.ChunkCopy\"z\n\x06\x43opied\x12\x0e\n\x06\x63opied\x18\x01 \x03(\x0c\x12,\n\x08\x66\x61ilures\x18\x02 \x03(\x0b\x32\x1a.filegrid.wire.CopyFailure\x12\x32\n\x0fsource_failures\x18\x1e \x03(\x0b\x32\x19.filegrid.wire.HopFailure\"D\n\x0b\x43opyFailure\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12#\n\x05\x66\x61ult\x18\x02 \x01(\x0b\x32\x14.filegrid.wire.Fault\"G\n\rDiscardChunks\x12#\n\x05order\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.Order\x12\x11\n\tchunk_ids\x18\x02 \x03(\x0c\">\n\x0b\x43hunkOrigin\x12\x12\n\ncontent_id\x18\x01 \x01(\x0c\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x04\"\x80\x01\n\nWriteChunk\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12*\n\x06origin\x18\x02 \x01(\x0b\x32\x1a.filegrid.wire.ChunkOrigin\x12 \n\x04next\x18\x03 \x03(\x0b\x32\x12.filegrid.wire.Hop\x12\x12\n\nmost_bytes\x18\x04 \x01(\x04\"f\n\x07Written\x12\x0e\n\x06length\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0e\n\x06stored\x18\x03 \x03(\t\x12+\n\x08\x66\x61ilures\x18\x04 \x03(\x0b\x32\x19.filegrid.wire.HopFailure\"A\n\nHopFailure\x12\x0e\n\x06server\x18\x01 \x01(\t\x12#\n\x05\x66\x61ult\x18\x02 \x01(\x0b\x32\x14.filegrid.wire.Fault\"V\n\tReadChunk\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\x12\x17\n\x0fwithout_digests\x18\x04 \x01(\x08\"\x1d\n\tLendChunk\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\"M\n\x04Lent\x12\x0e\n\x06socket\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x16\n\x0e\x64igests_offset\x18\x04 \x01(\x04\"0\n\x0cInspectChunk\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12\x0e\n\x06verify\x18\x02 \x01(\x08\"\x92\x01\n\tInspected\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.filegrid.wire.ReplicaState\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12&\n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x17.filegrid.wire.ChunkRef\x12\x13\n\x0bverified_ms\x18\n \x01(\x03\"r\n\x0b\x43hunkHeader\x12\x0f\n\x07grid_id\x18\x01 \x01(\t\x12&\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x17.filegrid.wire.ChunkRef\x12*\n\x06origin\x18\x03 \x01(\x0b\x32\x1a.filegrid.wire.ChunkOriginb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,37 +46,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEARTBEAT']._serialized_start=465
   _globals['_HEARTBEAT']._serialized_end=513
   _globals['_LOAD']._serialized_start=516
-  _globals['_LOAD']._serialized_end=802
-  _globals['_INVENTORY']._serialized_start=804
-  _globals['_INVENTORY']._serialized_end=882
-  _globals['_INVENTORYPAGE']._serialized_start=884
-  _globals['_INVENTORYPAGE']._serialized_end=954
-  _globals['_HOP']._serialized_start=956
-  _globals['_HOP']._serialized_end=994
-  _globals['_CHUNKCOPY']._serialized_start=997
-  _globals['_CHUNKCOPY']._serialized_end=1129
-  _globals['_COPYCHUNKS']._serialized_start=1131
-  _globals['_COPYCHUNKS']._serialized_end=1222
-  _globals['_COPIED']._serialized_start=1224
-  _globals['_COPIED']._serialized_end=1294
-  _globals['_COPYFAILURE']._serialized_start=1296
-  _globals['_COPYFAILURE']._serialized_end=1364
-  _globals['_DISCARDCHUNKS']._serialized_start=1366
-  _globals['_DISCARDCHUNKS']._serialized_end=1437
-  _globals['_CHUNKORIGIN']._serialized_start=1439
-  _globals['_CHUNKORIGIN']._serialized_end=1501
-  _globals['_WRITECHUNK']._serialized_start=1504
-  _globals['_WRITECHUNK']._serialized_end=1632
-  _globals['_WRITTEN']._serialized_start=1634
-  _globals['_WRITTEN']._serialized_end=1736
-  _globals['_HOPFAILURE']._serialized_start=1738
-  _globals['_HOPFAILURE']._serialized_end=1803
-  _globals['_READCHUNK']._serialized_start=1805
-  _globals['_READCHUNK']._serialized_end=1891
-  _globals['_INSPECTCHUNK']._serialized_start=1893
-  _globals['_INSPECTCHUNK']._serialized_end=1941
-  _globals['_INSPECTED']._serialized_start=1944
-  _globals['_INSPECTED']._serialized_end=2090
-  _globals['_CHUNKHEADER']._serialized_start=2092
-  _globals['_CHUNKHEADER']._serialized_end=2206
+  _globals['_LOAD']._serialized_end=844
+  _globals['_INVENTORY']._serialized_start=846
+  _globals['_INVENTORY']._serialized_end=924
+  _globals['_INVENTORYPAGE']._serialized_start=926
+  _globals['_INVENTORYPAGE']._serialized_end=996
+  _globals['_HOP']._serialized_start=998
+  _globals['_HOP']._serialized_end=1036
+  _globals['_CHUNKCOPY']._serialized_start=1039
+  _globals['_CHUNKCOPY']._serialized_end=1171
+  _globals['_COPYCHUNKS']._serialized_start=1173
+  _globals['_COPYCHUNKS']._serialized_end=1264
+  _globals['_COPIED']._serialized_start=1266
+  _globals['_COPIED']._serialized_end=1388
+  _globals['_COPYFAILURE']._serialized_start=1390
+  _globals['_COPYFAILURE']._serialized_end=1458
+  _globals['_DISCARDCHUNKS']._serialized_start=1460
+  _globals['_DISCARDCHUNKS']._serialized_end=1531
+  _globals['_CHUNKORIGIN']._serialized_start=1533
+  _globals['_CHUNKORIGIN']._serialized_end=1595
+  _globals['_WRITECHUNK']._serialized_start=1598
+  _globals['_WRITECHUNK']._serialized_end=1726
+  _globals['_WRITTEN']._serialized_start=1728
+  _globals['_WRITTEN']._serialized_end=1830
+  _globals['_HOPFAILURE']._serialized_start=1832
+  _globals['_HOPFAILURE']._serialized_end=1897
+  _globals['_READCHUNK']._serialized_start=1899
+  _globals['_READCHUNK']._serialized_end=1985
+  _globals['_LENDCHUNK']._serialized_start=1987
+  _globals['_LENDCHUNK']._serialized_end=2016
+  _globals['_LENT']._serialized_start=2018
+  _globals['_LENT']._serialized_end=2095
+  _globals['_INSPECTCHUNK']._serialized_start=2097
+  _globals['_INSPECTCHUNK']._serialized_end=2145
+  _globals['_INSPECTED']._serialized_start=2148
+  _globals['_INSPECTED']._serialized_end=2294
+  _globals['_CHUNKHEADER']._serialized_start=2296
+  _globals['_CHUNKHEADER']._serialized_end=2410
 # @@protoc_insertion_point(module_scope)
