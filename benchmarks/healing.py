@@ -5,17 +5,20 @@
 Each time a grid is made, filled until every server holds about a GiB, and one server is killed.
 Measured is the time until the status says that every chunk has its replicas, each of which was
 read back when it was made; after it 'fsck --verify' has to agree. Beside it stands how long the
-machine takes to copy the same bytes, file by file, each synced.
+machine takes to copy the same bytes, file by file, each synced; and what a client that reads 64 KiB
+here and there, ten times a second, sees before the kill and while replicas are made anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import random
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,8 @@ from filegrid.measure import rounded, spread
 FILES = 8
 VICTIM = "chunk-1"
 MOST_SECONDS = 120.0
+CALM_SECONDS = 8.0
+READ_BYTES = 64 * 1024
 
 
 def fill(local: LocalGrid, folder: Path, held_bytes: int) -> None:
@@ -58,6 +63,40 @@ def plain_copy(local: LocalGrid, folder: Path) -> tuple[float, int]:
     return time.monotonic() - begun, copied
 
 
+class Reader:
+    """A client that reads a little here and there, and remembers how long each read took."""
+
+    def __init__(self, local: LocalGrid) -> None:
+        self._local = local
+        self._reads: list[tuple[float, float]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Reader:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        rng = random.Random(1)
+        with filegrid.connect(self._local.grid_file) as grid:
+            sizes = {entry.path: entry.size for entry in grid.listdir("/")}
+            while not self._over.wait(0.1):
+                path = rng.choice(sorted(sizes))
+                offset = rng.randrange(sizes[path] - READ_BYTES)
+                begun = time.monotonic()
+                grid.read_bytes(path, offset, READ_BYTES)
+                self._reads.append((begun, time.monotonic() - begun))
+
+    def p99(self, start: float, end: float) -> float:
+        """Milliseconds, of the reads that began between these times."""
+        took = sorted(seconds for begun, seconds in self._reads if start <= begun < end)
+        return rounded(1000 * took[int(0.99 * (len(took) - 1))]) if took else 0.0
+
+
 def until_whole(local: LocalGrid, killed_at: float) -> dict[str, float]:
     """When the loss was seen, and when it was made good."""
     seen_at = 0.0
@@ -68,7 +107,7 @@ def until_whole(local: LocalGrid, killed_at: float) -> dict[str, float]:
                 seen_at = time.monotonic()
             if seen_at and counts["healthy"] == counts["total"] and not counts["repairing"]:
                 now = time.monotonic()
-                return {"all": now - killed_at, "repair": now - seen_at}
+                return {"all": now - killed_at, "repair": now - seen_at, "at": now}
             time.sleep(0.05)
     raise SystemExit(f"not whole after {MOST_SECONDS} s: {counts}")
 
@@ -79,9 +118,14 @@ def once(folder: Path, held_bytes: int, settings: dict[str, str]) -> dict[str, f
         copy_seconds, size = plain_copy(local, folder)
         for number in range(4):
             drop_caches(local.folder / "nodes" / f"chunk-{number + 1}")
-        killed_at = time.monotonic()
-        local.kill(VICTIM)
-        took = until_whole(local, killed_at)
+        with Reader(local) as reader:
+            begun = time.monotonic()
+            time.sleep(CALM_SECONDS)
+            killed_at = time.monotonic()
+            local.kill(VICTIM)
+            took = until_whole(local, killed_at)
+        calm = reader.p99(begun, killed_at)
+        busy = reader.p99(took["at"] - took["repair"], took["at"])
         check = [sys.executable, "-c", "from filegrid.cli.main import main; main()"]
         subprocess.run([*check, "--grid", str(local.grid_file), "fsck", "--verify"], check=True)
     return {
@@ -90,6 +134,8 @@ def once(folder: Path, held_bytes: int, settings: dict[str, str]) -> dict[str, f
         "repair_seconds": rounded(took["repair"]),
         "plain_copy_seconds": rounded(copy_seconds),
         "of_plain_speed": rounded(copy_seconds / took["repair"]),
+        "read_p99_ms_before": calm,
+        "read_p99_ms_while_repairing": busy,
     }
 
 

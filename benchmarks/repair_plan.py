@@ -127,7 +127,7 @@ def plan_all(
     while redundancy.deficits:
         work = {name: Work(read_bytes=1e12, write_bytes=1e12) for name in live}
         found = plan(
-            redundancy.deficits.values(),
+            redundancy.deficits.by_urgency(),
             candidates,
             racks,
             work=work,

@@ -16,7 +16,8 @@ MOST_SHOWN = 20
 """Paths of a kind on a terminal; --json has all."""
 
 
-def _names(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> list[str]:
+def targets_of(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> list[str]:
+    """Of an argument or option that names servers and racks, with commas between them or not."""
     return [name.strip() for text in value for name in text.split(",") if name.strip()]
 
 
@@ -26,7 +27,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> 
     metavar="NODE|rack:RACK[,...]",
     multiple=True,
     required=True,
-    callback=_names,
+    callback=targets_of,
     help="Chunk servers and racks; with commas between them, or given again.",
 )
 @as_json

@@ -8,13 +8,16 @@ from typing import Any
 import click
 
 from filegrid.cli.condition import work_line
+from filegrid.cli.forecast import targets_of
 from filegrid.cli.opened import as_json, open_grid
 from filegrid.cli.output import human_bytes, note, print_json
 
 LOOK_SECONDS = 1.0
 """Between two looks at how far something is that is waited for."""
 
-_Targets = click.argument("targets", metavar="NODE|rack:RACK...", nargs=-1, required=True)
+_Targets = click.argument(
+    "targets", metavar="NODE|rack:RACK...", nargs=-1, required=True, callback=targets_of
+)
 
 
 @click.command()
@@ -30,7 +33,7 @@ def handover(head: str) -> None:
 @click.option("--dry-run", is_flag=True, help="Change nothing; say what is there and in the way.")
 @click.option("--wait", is_flag=True, help="Return once all are safe to switch off.")
 @as_json
-def drain(targets: tuple[str, ...], dry_run: bool, wait: bool, as_json: bool) -> None:
+def drain(targets: list[str], dry_run: bool, wait: bool, as_json: bool) -> None:
     """Have chunk servers emptied, so that they can be switched off without any loss.
 
     It begins at once and goes on by itself, whatever head leads, until 'filegrid undrain'. A server
@@ -54,7 +57,7 @@ def drain(targets: tuple[str, ...], dry_run: bool, wait: bool, as_json: bool) ->
 
 @click.command()
 @_Targets
-def undrain(targets: tuple[str, ...]) -> None:
+def undrain(targets: list[str]) -> None:
     """Let chunk servers that were to be drained stay, and take new chunks."""
     with open_grid() as grid:
         grid.drain(*targets, undo=True)

@@ -81,6 +81,16 @@ class Deficits(Mapping[ChunkId, Deficit]):
         for urgency in sorted(self._by_urgency):
             yield from self._by_urgency[urgency]
 
+    def by_urgency(self) -> Iterator[Deficit]:
+        """As :meth:`values`, and several times faster; nothing may change meanwhile."""
+        for urgency in sorted(self._by_urgency):
+            yield from self._by_urgency[urgency].values()
+
+    def find(self, chunk_id: ChunkId) -> Deficit | None:
+        """As :meth:`get`, and several times faster."""
+        urgency = self._urgency.get(chunk_id)
+        return self._by_urgency[urgency][chunk_id] if urgency is not None else None
+
     def has_left(self, count: int) -> bool:
         """Whether some have just so many replicas."""
         return any(left == count for left, _ in self._by_urgency)
@@ -112,7 +122,7 @@ class Deficits(Mapping[ChunkId, Deficit]):
 
     def postpone(self, chunk_id: ChunkId, now: float) -> None:
         """A copy failed: others that are as urgent have their turn first."""
-        deficit = self.get(chunk_id)
+        deficit = self.find(chunk_id)
         if deficit is not None:
             self.drop(chunk_id)
             deficit.ready_at = now + SETTLE_SECONDS

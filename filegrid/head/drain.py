@@ -138,14 +138,14 @@ class Drain:
         """Whether nothing is lost, nor has fewer replicas than wanted, when it is switched off."""
         if not self._is_known(name) or self._roster[name].load.writers:
             return False
-        needs = (*self._redundancy.deficits.values(), *self._redundancy.moves.values())
+        needs = (*self._redundancy.deficits.by_urgency(), *self._redundancy.moves.by_urgency())
         if any(name in need.leaving for need in needs):
             return False
         return not self._uploads(name, most=1)
 
     def waiting(self, name: str) -> tuple[int, int]:
         """Chunks, and bytes in them, that wait to be made elsewhere; of what was looked at."""
-        needs = (*self._redundancy.deficits.values(), *self._redundancy.moves.values())
+        needs = (*self._redundancy.deficits.by_urgency(), *self._redundancy.moves.by_urgency())
         lengths = [need.record.chunk.length for need in needs if name in need.leaving]
         return len(lengths), sum(lengths)
 

@@ -192,7 +192,7 @@ class Redundancy:
         if len(holders) >= record.replication:
             self._has_enough(chunk.id)
             return
-        known = self.deficits.get(chunk.id) or self.moves.get(chunk.id)
+        known = self.deficits.find(chunk.id) or self.moves.find(chunk.id)
         now = self._seconds()
         if known is not None and len(holders) <= len(known.holders):
             ready_at = known.ready_at

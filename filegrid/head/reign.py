@@ -158,6 +158,7 @@ class Reign:
             address=settings.address,
             epoch=epoch,
             min_replicas=settings.grid.min_replicas,
+            replication=settings.grid.replication,
             certificate_expires_ms=certificate_expires_ms,
             namespace=namespace,
             roster=roster,

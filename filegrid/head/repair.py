@@ -108,9 +108,9 @@ class Repair:
         self._allow(live, now)
         if not self._roster.accounted or not (deficits or moves):
             return
-        needs: Iterable[Deficit] = chain(deficits.values(), moves.values())
+        needs: Iterable[Deficit] = chain(deficits.by_urgency(), moves.by_urgency())
         if self._restraint.seconds_left(now):
-            needs = takewhile(lambda need: len(need.sources) <= 1, deficits.values())
+            needs = takewhile(lambda need: len(need.sources) <= 1, deficits.by_urgency())
         found = plan(
             needs,
             self._roster.candidates(),

@@ -8,7 +8,6 @@ from filegrid.head.balance import Balance
 from filegrid.head.collector import Collector
 from filegrid.head.drain import Drain
 from filegrid.head.jury import Jury
-from filegrid.head.liveness import State
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
 from filegrid.head.repair import Repair
@@ -40,6 +39,7 @@ class StatusReport:
         address: Address,
         epoch: int,
         min_replicas: int,
+        replication: int,
         certificate_expires_ms: int,
         namespace: View,
         roster: Roster,
@@ -59,6 +59,7 @@ class StatusReport:
         self._name = council.me.name
         self._epoch = epoch
         self._min_replicas = min_replicas
+        self._replication = replication
         self._certificate_expires_ms = certificate_expires_ms
         self._namespace = namespace
         self._roster = roster
@@ -237,10 +238,15 @@ class StatusReport:
         warnings = []
         if not (self._roster.complete and self._redundancy.settled):
             warnings.append("not all chunk servers have reported yet: the counts are not final")
-        live = sum(self._roster.state(server.name) is State.LIVE for server in self._roster)
-        if live < self._min_replicas:
+        taking = len(self._roster.candidates())
+        if taking < self._min_replicas:
             warnings.append(
-                f"{live} chunk servers are live: writes need {self._min_replicas} of them"
+                f"{taking} chunk servers take chunks: writes need {self._min_replicas} of them"
+            )
+        elif taking < self._replication:
+            warnings.append(
+                f"{taking} chunk servers take chunks: new files get {taking} replicas, not"
+                f" {self._replication}, until there are more"
             )
         warnings += [
             f"{member.name} is catching up and has no vote yet"

@@ -146,6 +146,20 @@ class MassVanishing(HealingCase):
         for number in range(20):
             self.assertEqual(sorted(self.good(number)), ["chunk-3", "chunk-4", "chunk-5"])
 
+    def test_fewer_than_replicas(self) -> None:
+        """With two servers left writes go on, and the status says that they have too few replicas;
+        when a third is back all is made whole."""
+        self.kill("chunk-1", "chunk-2", "chunk-3")
+        self.grid.advance(30)
+        self.put("/late", content(CHUNK, 99))
+        self.grid.advance(3)
+        self.assertIn("new files get 2 replicas, not 3", " ".join(self.status().warnings))
+        self.assertEqual(len(self.holders("/late")), 2)
+        self.grid.wait(self.grid.machine("chunk-3").start())
+        self.grid.advance(3)
+        self.until_healthy(20)
+        self.assertEqual(len(self.holders("/late")), 3)
+
 
 class UnderLoad(HealingCase):
     def test_two_of_five_killed(self) -> None:

@@ -64,7 +64,7 @@ def planned(
     for one in deficits:
         ordered.put(one)
     return plan(
-        ordered.values(),
+        ordered.by_urgency(),
         CANDIDATES,
         RACKS,
         work=work if work is not None else allowance(),
