@@ -11,7 +11,7 @@ from filegrid.chunk.fence import Fence
 from filegrid.chunk.heads import HeadLinks
 from filegrid.chunk.inventory import Inventory
 from filegrid.chunk.load import Meter
-from filegrid.chunk.store import Store
+from filegrid.chunk.store import SMALL_BYTES, Store
 from filegrid.chunk.transfers import Transfers
 from filegrid.config import Settings
 from filegrid.datafolder import DataFolder
@@ -19,7 +19,7 @@ from filegrid.errors import GridError, StaleEpoch, to_fault
 from filegrid.model import Epoch, Identity, Role
 from filegrid.net.dial import DataPool, acceptor, hello_of
 from filegrid.net.link import Caller, Link, Method
-from filegrid.net.tasks import gather
+from filegrid.net.tasks import Tasks, gather
 from filegrid.protocol.frames import Plane
 from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.protocol.wire import frame_pb2
@@ -27,6 +27,13 @@ from filegrid.runtime import Listener, Runtime
 
 MOST_PAGE = 4096
 """Chunks in one page of the inventory: some 250 KiB, a few milliseconds of a head's time."""
+
+COMPACT_SECONDS = 10.0
+"""How often we look whether removed small chunks have left room that is worth taking back."""
+
+COMPACT_STEP_BYTES = 1024 * 1024
+COMPACT_STEP_SECONDS = 0.05
+"""Moved at once, and the pause after it: some 20 MiB a second, in the background."""
 
 COPIES_AT_ONCE = 4
 """Of one order; a copy waits for the network, the disk and its fsync in turn."""
@@ -62,7 +69,7 @@ class ChunkServer:
         self._identity = identity
         self._certificate_expires_ms = certificate_expires_ms
         self._folder = folder
-        self._store = store
+        self.store = store
         self._inventory = inventory
         self._fence = fence
         self._run = runtime.random.getrandbits(64)
@@ -73,6 +80,7 @@ class ChunkServer:
         )
         self._space = (0, 0)
         self._trouble = ""
+        self._tasks = Tasks("compacting")
         self._links: set[Link] = set()
         self._listener: Listener | None = None
         self._heads = HeadLinks(
@@ -99,6 +107,7 @@ class ChunkServer:
         build = acceptor(Plane.DATA, self._runtime, self._hello, self)
         self._listener = await self._runtime.network.listen(self._settings.node.listen, build)
         self._heads.start()
+        self._tasks.begin(self._compact())
         _log.info(
             "{name} serves {chunks} chunks at {address}",
             name=self._identity.name,
@@ -109,6 +118,7 @@ class ChunkServer:
     async def stop(self) -> None:
         """Take leave of the heads, then end what is under way."""
         await self._heads.stop()
+        await self._tasks.stop()
         if self._listener is not None:
             await self._listener.close()
         for link in list(self._links):
@@ -184,8 +194,28 @@ class ChunkServer:
         leaving = [self._inventory.remove(chunk_id) for chunk_id in request.chunk_ids]
         for chunk in leaving:
             if chunk is not None:
-                await self._runtime.threads.run(self._store.remove, chunk.id)
+                await self._runtime.threads.run(self.store.remove, chunk.id)
         return frame_pb2.Done()
+
+    # Its own work.
+
+    async def _compact(self) -> None:
+        while True:
+            await self._runtime.sleep(COMPACT_SECONDS)
+            more = True
+            while more:
+                try:
+                    more = await self._compact_step()
+                except GridError as error:
+                    _log.warn("small chunks are not compacted: {error}", error=error)
+                    break
+                await self._runtime.sleep(COMPACT_STEP_SECONDS)
+
+    async def _compact_step(self) -> bool:
+        more, damaged = await self._runtime.threads.run(self.store.compact, COMPACT_STEP_BYTES)
+        for chunk in damaged:
+            await self._transfers.condemn(chunk, "it was found damaged while it was moved")
+        return more
 
     # What this server says of itself.
 
@@ -208,7 +238,7 @@ class ChunkServer:
 
     async def _measure_space(self) -> None:
         try:
-            self._space = await self._runtime.threads.run(self._store.space)
+            self._space = await self._runtime.threads.run(self.store.space)
             self._trouble = ""
         except GridError as error:
             self._trouble = str(error)
@@ -237,10 +267,12 @@ def open_chunk_server(
     create: bool,
     cpu_percent: Callable[[], float],
     certificate_expires_ms: int = 0,
+    small_bytes: int = SMALL_BYTES,
 ) -> ChunkServer:
     """Open a chunk server's data folder and read what is in it. Blocks.
 
     :param create: make the folder where it is missing: the server is new.
+    :param small_bytes: up to this length chunks share files.
     :raises GridError: one line: what is wrong with the folder, and what mends it.
     """
     folder = DataFolder.open(
@@ -259,6 +291,8 @@ def open_chunk_server(
         folder.path,
         grid_id=identity.grid_id,
         reserve_bytes=settings.node.reserve_bytes,
+        small_bytes=small_bytes,
+        rng=runtime.random,
     )
     return ChunkServer(
         runtime,

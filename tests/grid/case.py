@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from filegrid.chunk.service import ChunkServer
 from filegrid.client.grid import GridClient
-from filegrid.model import Role
+from filegrid.model import ChunkId, Role
 from filegrid.protocol.wire import head_pb2
 from filegrid.protocol.wire.head_pb2 import ManifestPage, Status
 from filegrid.protocol.wire.values_pb2 import Node
@@ -86,18 +87,16 @@ class GridCase(SynchronousTestCase):
 
     def flip(self, path: str, server: str, index: int = 0, offset: int = 100) -> None:
         """Damage a byte of a replica on its disk."""
-        chunk_id = self.manifest(path).chunks[index].chunk.id.hex()
+        chunk_id = ChunkId(self.manifest(path).chunks[index].chunk.id)
         machine = self.grid.machine(server)
-        file = f"/data/chunks/{chunk_id[-2:]}/{chunk_id}"
-        machine.disk.flip_bits(file, 8192 + offset)
+        assert isinstance(machine.node, ChunkServer)
+        file, start = machine.node.store.locate(chunk_id)
+        machine.disk.flip_bits(f"/data/{file}", start + offset)
 
     def stored_chunks(self, machine: Machine) -> set[str]:
-        """What lies on a server's disk."""
-        return {
-            name
-            for shelf in machine.disk.names("/data/chunks")
-            for name in machine.disk.names(f"/data/chunks/{shelf}")
-        }
+        """What lies on a running server's disk."""
+        assert isinstance(machine.node, ChunkServer)
+        return {chunk_id.hex() for chunk_id in machine.node.store.ids()}
 
     def all_stored(self) -> set[str]:
         return set().union(*(self.stored_chunks(one) for one in self.grid.chunk_servers))
