@@ -26,7 +26,7 @@ from filegrid.cli.local_home import Shape
 from filegrid.cli.nodes import readiness
 
 SETTLE_SECONDS = 3.0
-WATCH_SECONDS = 6.0
+WATCH_SECONDS = 5.0
 
 
 class Load:

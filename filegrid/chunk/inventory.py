@@ -17,12 +17,13 @@ from filegrid.protocol.wire import chunk_pb2 as wire
 class Inventory:
     """Chunks by id, in the order of the ids, and the changes that heads have yet to hear of.
 
-    :param changed: called after each change that somebody has to be told of.
+    :ivar bytes: the lengths of all together.
     """
 
     def __init__(self, chunks: Iterable[Chunk]) -> None:
         self._chunks = {chunk.id: chunk for chunk in chunks}
         self._order = sorted(self._chunks)
+        self.bytes = sum(chunk.length for chunk in self._chunks.values())
         self._listeners: list[Callable[[wire.Changes], None]] = []
 
     def __len__(self) -> int:
@@ -43,9 +44,11 @@ class Inventory:
         return lambda: self._listeners.remove(listener)
 
     def add(self, chunk: Chunk) -> None:
-        if chunk.id not in self._chunks:
+        before = self._chunks.get(chunk.id)
+        if before is None:
             insort(self._order, chunk.id)
         self._chunks[chunk.id] = chunk
+        self.bytes += chunk.length - (before.length if before is not None else 0)
         self._tell(wire.Changes(added=[chunk.to_wire()]))
 
     def remove(self, chunk_id: bytes) -> Chunk | None:
@@ -66,6 +69,7 @@ class Inventory:
         chunk = self._chunks.pop(ChunkId(chunk_id), None)
         if chunk is not None:
             del self._order[bisect_right(self._order, chunk.id) - 1]
+            self.bytes -= chunk.length
         return chunk
 
     def _tell(self, change: wire.Changes) -> None:

@@ -256,6 +256,8 @@ class ChunkServer:
             transfers=self._meter.transfers,
             writable=not self._trouble,
             trouble=self._trouble,
+            held_bytes=self._inventory.bytes,
+            writers=self._store.writers,
         )
 
 

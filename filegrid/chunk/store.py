@@ -117,6 +117,11 @@ class Store:
         self._writers: dict[ChunkId, Writer] = {}
         self._shelves: set[str] = set()  # the folders XX that exist
 
+    @property
+    def writers(self) -> int:
+        """How many chunks are being written."""
+        return len(self._writers)
+
     def load(self) -> list[Chunk]:
         """Clean up after the last run and read what is there; once, before all else.
 

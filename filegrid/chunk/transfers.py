@@ -158,8 +158,23 @@ class Transfers:
         self._pool.release(address, link)
         if stored != chunk:
             raise IntegrityError("the copy is not the chunk that was ordered", chunk.id.hex())
+        await self._read_back(chunk)
         self._inventory.add(stored)
         self._meter.moved(network_bytes=chunk.length, disk_bytes=chunk.length)
+
+    async def _read_back(self, chunk: Chunk) -> None:
+        """Nobody hears of a copy that was not read from the disk again, and matched."""
+        try:
+            await self._runtime.threads.run(self._store.verify, chunk)
+        except IntegrityError as error:
+            _log.error("{chunk} was copied badly: {error}", chunk=chunk.id.hex(), error=error)
+            await self._runtime.threads.run(self._store.quarantine, chunk.id, str(error))
+            raise
+        except Exception:
+            # What is sealed and known to nobody would be in the way of the next try.
+            await self._runtime.threads.run(self._store.remove, chunk.id)
+            raise
+        self._meter.moved(disk_bytes=chunk.length)
 
     # Going out.
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import click
 
-from filegrid.cli.opened import open_grid
+from filegrid.cli.opened import as_json, open_grid
+from filegrid.cli.output import human_bytes, note, print_json
+
+LOOK_SECONDS = 1.0
+"""Between two looks at how far something is that is waited for."""
+
+_Targets = click.argument("targets", metavar="NODE|rack:RACK...", nargs=-1, required=True)
 
 
 @click.command()
@@ -15,4 +24,53 @@ def handover(head: str) -> None:
         grid.hand_over(head)
 
 
-COMMANDS = [handover]
+@click.command()
+@_Targets
+@click.option("--dry-run", is_flag=True, help="Change nothing; say what is there and in the way.")
+@click.option("--wait", is_flag=True, help="Return once all are safe to switch off.")
+@as_json
+def drain(targets: tuple[str, ...], dry_run: bool, wait: bool, as_json: bool) -> None:
+    """Have chunk servers emptied, so that they can be switched off without any loss.
+
+    It begins at once and goes on by itself, whatever head leads, until 'filegrid undrain'. A server
+    gets no new chunks then, and what it holds is made elsewhere; it is "drained" once nothing needs
+    it any more. A rack (rack:dc1/r2) means the servers that are in it now.
+    """
+    with open_grid() as grid:
+        found = grid.drain(*targets, dry_run=dry_run)
+        shown = None
+        while wait and not dry_run and any(one["state"] != "drained" for one in found):
+            if found != shown and not as_json:
+                show_drains(found)
+            shown = found
+            time.sleep(LOOK_SECONDS)
+            found = grid.drain(*targets, dry_run=True)
+    if as_json:
+        print_json({"servers": found})
+    else:
+        show_drains(found)
+
+
+@click.command()
+@_Targets
+def undrain(targets: tuple[str, ...]) -> None:
+    """Let chunk servers that were to be drained stay, and take new chunks."""
+    with open_grid() as grid:
+        grid.drain(*targets, undo=True)
+
+
+def show_drains(servers: list[dict[str, Any]]) -> None:
+    for server in servers:
+        if server["state"] == "drained":
+            click.echo(f"{server['server']} is drained: safe to switch off")
+            continue
+        size = human_bytes(server["bytes_left"])
+        click.echo(
+            f"{server['server']} is {server['state']}: {server['chunks_left']} chunks ({size})"
+            " are to be made elsewhere"
+        )
+        for blocker in server["blockers"]:
+            note(f"{server['server']}: {blocker}")
+
+
+COMMANDS = [handover, drain, undrain]

@@ -220,6 +220,12 @@ class Grid:
         """As :meth:`filegrid.client.grid.GridClient.hand_over`."""
         self.runner.run(lambda: self.client.hand_over(head))
 
+    def drain(
+        self, *targets: str, undo: bool = False, dry_run: bool = False
+    ) -> list[dict[str, Any]]:
+        """As :meth:`filegrid.client.grid.GridClient.drain`."""
+        return self.runner.run(lambda: self.client.drain(*targets, undo=undo, dry_run=dry_run))
+
     def _pieces(self, reader: Reader) -> Iterator[memoryview]:
         async def close() -> None:
             reader.close()

@@ -14,7 +14,7 @@ from filegrid.client.content import Content
 from filegrid.client.ingest import Ingest, look_up
 from filegrid.client.session import Session
 from filegrid.client.stat import Stat, Trashed
-from filegrid.client.status import event_document, status_document
+from filegrid.client.status import drain_document, event_document, status_document
 from filegrid.client.upload import StreamUpload
 from filegrid.config import find_client_config, load_client
 from filegrid.errors import IsAFolder
@@ -294,6 +294,21 @@ class GridClient:
         :raises NotPermitted: where the certificate is not an operator's.
         """
         await self.access.session.call(replication_pb2.HandOver(head=head), Done)
+
+    async def drain(
+        self, *targets: str, undo: bool = False, dry_run: bool = False
+    ) -> list[dict[str, Any]]:
+        """Chunk servers are to leave, which begins at once and goes on by itself; for operators.
+
+        :param targets: names of servers, and racks, written ``rack:dc1/r2``.
+        :param undo: they stay after all.
+        :param dry_run: only tell how it is, and what is in the way.
+        :returns: how it stands with each, as `filegrid drain --json` prints it.
+        :raises InvalidRequest: where a target means nobody.
+        """
+        request = head_pb2.Drain(targets=targets, undo=undo, dry_run=dry_run)
+        answer = await self.access.session.call(request, head_pb2.DrainReports)
+        return [drain_document(server) for server in answer.servers]
 
     def _ingest(
         self,

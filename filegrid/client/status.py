@@ -60,6 +60,17 @@ def event_document(event: Event) -> dict[str, Any]:
     }
 
 
+def drain_document(server: wire.DrainReport) -> dict[str, Any]:
+    return {
+        "server": server.server,
+        "state": server.state,
+        "chunks_left": server.chunks_left,
+        "bytes_left": server.bytes_left,
+        "open_uploads": server.open_uploads,
+        "blockers": list(server.blockers),
+    }
+
+
 def _server(server: wire.ServerStatus) -> dict[str, Any]:
     return {
         "name": server.name,

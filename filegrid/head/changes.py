@@ -32,9 +32,13 @@ from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
 
 _SERVER = "SELECT incarnation, rack, address FROM servers WHERE name = ?"
+_STANDING = "SELECT standing FROM servers WHERE name = ?"
 _DROP_VOTERS = "DELETE FROM voters"
 _ADD_VOTER = "INSERT INTO voters VALUES (?, ?)"
-_SET_SERVER = "INSERT OR REPLACE INTO servers VALUES (?, ?, ?, ?)"
+_SET_SERVER = """INSERT INTO servers (name, incarnation, rack, address) VALUES (?, ?, ?, ?)
+    ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation, rack = excluded.rack,
+    address = excluded.address"""
+_SET_STANDING = "UPDATE servers SET standing = ?1 WHERE name = ?2 AND standing <> ?1"
 
 
 class Changes:
@@ -65,6 +69,7 @@ class Changes:
             "expire_sessions": self._expire_sessions,
             "purge_trash": self._purge_trash,
             "register_server": self._register_server,
+            "set_standing": self._set_standing,
             "forget_released": self._forget_released,
             "configure": self._configure,
         }
@@ -327,6 +332,21 @@ class Changes:
             return journal.Outcome(count=0)
         self._database.execute(_SET_SERVER, (change.name, *row))
         return journal.Outcome(count=1)
+
+    def _set_standing(self, change: journal.SetStanding, entry: journal.Entry) -> journal.Outcome:
+        """Of one that was not drained to the end, "drained" says nothing: the drain was undone."""
+        if change.standing not in journal.Standing.values():
+            raise InvalidRequest("a standing that this release does not know", str(change.standing))
+        count = 0
+        for name in change.servers:
+            before = self._database.execute(_STANDING, (name,)).fetchone()
+            if before is None or (
+                change.standing == journal.STANDING_DRAINED
+                and before[0] == journal.STANDING_SERVING
+            ):
+                continue
+            count += self._database.execute(_SET_STANDING, (change.standing, name)).rowcount
+        return journal.Outcome(count=count)
 
     def _forget_released(
         self, change: journal.ForgetReleased, entry: journal.Entry

@@ -8,7 +8,8 @@ takes long enough to cost a leader its lease (S5). Some 150 bytes a replica.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 from filegrid.model import Chunk, ChunkId, Digest
 
@@ -31,6 +32,11 @@ CREATE TABLE replicas (
 ) WITHOUT ROWID;
 CREATE INDEX replicas_of_server ON replicas (server, chunk_id);
 """
+
+_REPORTS = "SELECT chunk_id, server, length, digest FROM replicas WHERE chunk_id IN ({})"
+
+Report: TypeAlias = tuple[str, int, bytes]
+"""A server, and the length and digest of what it has."""
 
 
 class Locations:
@@ -59,6 +65,14 @@ class Locations:
         """The servers with anything under this id."""
         rows = self._db.execute("SELECT server FROM replicas WHERE chunk_id = ?", (chunk_id,))
         return [self._names[number] for (number,) in rows]
+
+    def reports(self, chunk_ids: Sequence[bytes]) -> dict[ChunkId, list[Report]]:
+        """What is there under each of these ids, and where; ids that nobody has are left out."""
+        marks = ",".join("?" * len(chunk_ids))
+        found: dict[ChunkId, list[Report]] = {}
+        for chunk_id, number, length, digest in self._db.execute(_REPORTS.format(marks), chunk_ids):
+            found.setdefault(chunk_id, []).append((self._names[number], length, digest))
+        return found
 
     def of_server(self, name: str, after: bytes, limit: int) -> list[ChunkId]:
         """The next chunks that a server holds, in the order of their ids."""

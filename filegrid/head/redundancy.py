@@ -1,18 +1,20 @@
 """How many good replicas every chunk has: kept for those that are not as they should be.
 
-Whatever may change a chunk's state (a server dies or returns, a replica is reported or removed, a
-file is published or released) makes it due for a look; looks are taken in small steps between other
-work. A healthy chunk costs no memory here.
+Whatever may change a chunk's state (a server dies, returns or is to leave, a replica is reported or
+removed, a file is published or released) makes it due for a look; looks are taken in small steps
+between other work. A healthy chunk costs no memory here.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from filegrid.head.deficits import SETTLE_SECONDS, Deficit, Deficits
 from filegrid.head.liveness import Liveness, State
-from filegrid.head.locations import Locations
+from filegrid.head.locations import Locations, Report
+from filegrid.head.registry import Registry
 from filegrid.head.view import ChunkRecord, View
 from filegrid.model import ChunkId
 
@@ -20,29 +22,31 @@ SCAN_PAGE = 256
 """Chunks looked at in one turn: some milliseconds."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Deficit:
-    """A chunk that has fewer replicas on servers that are not dead than its file wants.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stray:
+    """A chunk that a server holds and no manifest names; :ivar since: when that was first seen.
 
-    :ivar holders: the servers that count; :ivar since: when the head first saw it so.
+    :ivar released: whether a manifest named it once.
     """
 
-    record: ChunkRecord
-    holders: tuple[str, ...]
     since: float
+    released: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stray:
-    """A chunk that a server holds and no manifest names; :ivar since: when that was first seen."""
+class Surplus:
+    """A chunk with more replicas on servers that stay than its file wants."""
 
-    since: float
+    record: ChunkRecord
+    holders: tuple[str, ...]
 
 
 class Redundancy:
     """What is wanted against what is there.
 
     :ivar deficits: chunks with too few replicas.
+    :ivar moves: chunks with enough of them, but only as long as drained servers stay.
+    :ivar surplus: chunks with too many.
     :ivar condemned: servers that reported damage, for chunks that are not whole again yet.
     :ivar strays: chunks on some server that the namespace does not name.
     """
@@ -52,13 +56,17 @@ class Redundancy:
         namespace: View,
         locations: Locations,
         liveness: Liveness,
+        registry: Registry,
         seconds: Callable[[], float],
     ) -> None:
         self._namespace = namespace
         self._locations = locations
         self._liveness = liveness
+        self._registry = registry
         self._seconds = seconds
-        self.deficits: dict[ChunkId, Deficit] = {}
+        self.deficits = Deficits()
+        self.moves = Deficits()
+        self.surplus: dict[ChunkId, Surplus] = {}
         self.condemned: dict[ChunkId, set[str]] = {}
         self.strays: dict[ChunkId, Stray] = {}
         self._due: deque[ChunkId] = deque()
@@ -98,8 +106,8 @@ class Redundancy:
         """Look at some chunks; returns whether more are due."""
         if self._scans and len(self._due) < SCAN_PAGE and self._scans[0]():
             self._scans.popleft()
-        for _ in range(min(SCAN_PAGE, len(self._due))):
-            self._look(self._due.popleft())
+        if self._due:
+            self._look([self._due.popleft() for _ in range(min(SCAN_PAGE, len(self._due)))])
         return not self.settled
 
     def _paged(self, page: Callable[[bytes], list[ChunkId]]) -> Callable[[], bool]:
@@ -115,26 +123,64 @@ class Redundancy:
 
         return advance
 
-    def _look(self, chunk_id: ChunkId) -> None:
-        record = self._namespace.chunk(chunk_id)
-        if record is None or record.released_ms is not None:
-            self.deficits.pop(chunk_id, None)
-            self.condemned.pop(chunk_id, None)
-            if self._locations.reporters(chunk_id) or record is not None:
-                self.strays.setdefault(chunk_id, Stray(since=self._seconds()))
+    def _look(self, chunk_ids: Sequence[ChunkId]) -> None:
+        records = self._namespace.records(chunk_ids)
+        reports = self._locations.reports(chunk_ids)
+        for chunk_id in chunk_ids:
+            record = records.get(chunk_id)
+            if record is None or record.released_ms is not None:
+                self._is_not_named(chunk_id, record, chunk_id in reports)
             else:
-                self.strays.pop(chunk_id, None)
-            return
-        self.strays.pop(chunk_id, None)
-        holders = tuple(
-            name
-            for name in self._locations.holders(record.chunk)
-            if self._liveness.state(name) is not State.DEAD
-        )
+                self._is_named(record, reports.get(chunk_id, ()))
+
+    def _is_not_named(self, chunk_id: ChunkId, record: ChunkRecord | None, reported: bool) -> None:
+        self._has_enough(chunk_id)
+        self.surplus.pop(chunk_id, None)
+        if reported or record is not None:
+            known = self.strays.get(chunk_id)
+            since = known.since if known is not None else self._seconds()
+            self.strays[chunk_id] = Stray(since=since, released=record is not None)
+        else:
+            self.strays.pop(chunk_id, None)
+
+    def _is_named(self, record: ChunkRecord, reports: Sequence[Report]) -> None:
+        chunk = record.chunk
+        self.strays.pop(chunk.id, None)
+        # Only what matches the manifest is a replica (S15).
+        matching = [name for name, *shape in reports if shape == [chunk.length, chunk.digest]]
+        alive = [name for name in matching if self._liveness.state(name) is not State.DEAD]
+        holders = tuple(name for name in alive if not self._registry.leaves(name))
+        if len(holders) > record.replication:
+            self.surplus[chunk.id] = Surplus(record=record, holders=holders)
+        else:
+            self.surplus.pop(chunk.id, None)
         if len(holders) >= record.replication:
-            self.deficits.pop(chunk_id, None)
-            self.condemned.pop(chunk_id, None)
+            self._has_enough(chunk.id)
             return
-        known = self.deficits.get(chunk_id)
-        since = known.since if known is not None else self._seconds()
-        self.deficits[chunk_id] = Deficit(record=record, holders=holders, since=since)
+        known = self.deficits.get(chunk.id) or self.moves.get(chunk.id)
+        now = self._seconds()
+        if known is not None and len(holders) <= len(known.holders):
+            ready_at = known.ready_at
+        elif known is not None or len(matching) >= record.replication:
+            ready_at = now  # it has one more; or had all, so that none is just not reported yet
+        else:
+            ready_at = now + SETTLE_SECONDS
+        deficit = Deficit(
+            record=record,
+            holders=holders,
+            leaving=tuple(name for name in alive if name not in holders),
+            racks=len({self._registry.rack(name) for name in alive}),
+            since=known.since if known is not None else now,
+            ready_at=ready_at,
+        )
+        if deficit.short:
+            self.moves.drop(chunk.id)
+            self.deficits.put(deficit)
+        else:
+            self._has_enough(chunk.id)
+            self.moves.put(deficit)
+
+    def _has_enough(self, chunk_id: ChunkId) -> None:
+        self.deficits.drop(chunk_id)
+        self.moves.drop(chunk_id)
+        self.condemned.pop(chunk_id, None)

@@ -12,12 +12,15 @@ from filegrid.config import Settings
 from filegrid.election.quorum import Member
 from filegrid.errors import GridError, InvalidRequest, NotLeader
 from filegrid.head.collector import Collector
+from filegrid.head.drain import Drain
 from filegrid.head.headlog import HeadLog
 from filegrid.head.jury import Jury
 from filegrid.head.ledger import Ledger
 from filegrid.head.locations import Locations
 from filegrid.head.namespace import Namespace
+from filegrid.head.operations import Operations
 from filegrid.head.redundancy import Redundancy
+from filegrid.head.registry import Registry
 from filegrid.head.repair import Repair
 from filegrid.head.roster import Roster, Server
 from filegrid.head.shipping import Shipping
@@ -71,6 +74,7 @@ class Reign:
         namespace: Namespace,
         locations: Locations,
         redundancy: Redundancy,
+        registry: Registry,
         roster: Roster,
         install: Callable[[Link, int], Awaitable[int]],
         certificate_expires_ms: int,
@@ -84,6 +88,7 @@ class Reign:
         self._council = council
         self._namespace = namespace
         self._roster = roster
+        self._registry = registry
         self._epoch = epoch
         self._tasks = Tasks("leading")
         self._ledger = Ledger(runtime, log, epoch=epoch, node=identity.name)
@@ -108,6 +113,15 @@ class Reign:
             grace_seconds=settings.grid.collection_grace_seconds,
             forget=self._write_off,
         )
+        self._drain = Drain(
+            runtime,
+            roster,
+            redundancy,
+            locations,
+            registry,
+            namespace,
+            propose=self._ledger.propose,
+        )
         self._report = StatusReport(
             runtime,
             council=council,
@@ -122,6 +136,7 @@ class Reign:
             redundancy=redundancy,
             repair=self._repair,
             collector=self._collector,
+            drain=self._drain,
         )
         verbs = Verbs(
             runtime,
@@ -133,7 +148,8 @@ class Reign:
             propose=self._ledger.propose,
             status=self._report.make,
         )
-        self.methods: Mapping[str, Method] = verbs.methods
+        operations = Operations(registry=registry, drain=self._drain)
+        self.methods: Mapping[str, Method] = {**verbs.methods, **operations.methods}
 
     # From the beginning to the end.
 
@@ -149,6 +165,7 @@ class Reign:
         except (GridError, CancelledError) as error:
             _log.info("the reign ended before it began: {error}", error=error)
             return
+        self._registry.refresh()  # a state that was installed says so without commands
         self._roster.lead(
             self._namespace.registers().lineage,
             self._epoch,
@@ -170,6 +187,7 @@ class Reign:
         """Return once nothing of it runs any more."""
         await self._repair.stop()
         await self._collector.stop()
+        await self._drain.stop()
         await self._tasks.stop()
         await self._shipping.ended()
         await self._ledger.drained()
@@ -226,6 +244,7 @@ class Reign:
         self.meet()
         if self.serving:
             self._collector.turn()
+            self._drain.turn()
             if len(self._tasks) == 0:
                 self._tasks.begin(self._expire())
                 self._tasks.begin(self._keep_voters())

@@ -1,20 +1,18 @@
-"""Re-replication: a pure plan, and the orders that carry it out."""
+"""Re-replication: the orders that carry out the plan."""
 
 from __future__ import annotations
 
-import heapq
-import random
-import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from twisted.logger import Logger
 
 from filegrid.errors import GridError
 from filegrid.head.liveness import State
-from filegrid.head.placement import Candidate, place
-from filegrid.head.redundancy import Deficit, Redundancy
+from filegrid.head.planning import Copy, Work, plan
+from filegrid.head.redundancy import Redundancy
 from filegrid.head.roster import Roster, Server
 from filegrid.head.view import View
 from filegrid.model import ChunkId
@@ -22,76 +20,29 @@ from filegrid.net.tasks import Tasks
 from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.runtime import Runtime
 
-SETTLE_SECONDS = 2.0
-"""A chunk that was just published is short of replicas until all its servers have reported it."""
-
-COPIES_PER_SERVER = 32
-"""Ordered of one server and not yet answered; more would only wait at the server."""
-
 COPIES_PER_ORDER = 16
+ORDER_BYTES = 128 * 1024 * 1024
+"""In one order, the last chunk whole; with it, a lost answer costs some seconds of work."""
+
 COPY_SECONDS = 120.0
 """For one order; a server that takes longer is asked again, or another one is."""
 
+CRITICAL_FACTOR = 4.0
+"""How much more servers spend on repair while some chunk has a single replica left."""
+
+BURST_SECONDS = 1.0
+"""What was not spent is kept for so long."""
+
+_MIB = 1024 * 1024
+
 _log = Logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copy:
-    """One replica to be made."""
-
-    deficit: Deficit
-    target: str
-
-
-def plan(
-    deficits: Iterable[Deficit],
-    candidates: Sequence[Candidate],
-    racks: Mapping[str, str],
-    *,
-    running: Mapping[ChunkId, str],
-    now: float,
-    most_bytes: float,
-    random: random.Random,
-) -> list[Copy]:
-    """The next copies to order: the chunks with the fewest replicas first, then the oldest need.
-
-    :param racks: of every server by name.
-    :param running: copies under way, by chunk, with their targets.
-    :param most_bytes: what may be copied in this turn.
-    """
-    load = Counter(running.values())
-    room = sum(max(0, COPIES_PER_SERVER - load[candidate.name]) for candidate in candidates)
-    waiting = (
-        deficit
-        for deficit in deficits
-        if deficit.holders
-        and deficit.record.chunk.id not in running
-        and now - deficit.since >= SETTLE_SECONDS
-    )
-    copies: list[Copy] = []
-    for deficit in heapq.nsmallest(room, waiting, key=lambda one: (len(one.holders), one.since)):
-        if most_bytes <= 0:
-            break
-        chosen = place(
-            [one for one in candidates if load[one.name] < COPIES_PER_SERVER],
-            1,
-            chunk_bytes=deficit.record.chunk.length,
-            random=random,
-            holders=deficit.holders,
-            holder_racks=[racks[name] for name in deficit.holders],
-        )
-        for target in chosen:
-            load[target.name] += 1
-            most_bytes -= deficit.record.chunk.length
-            copies.append(Copy(deficit=deficit, target=target.name))
-    return copies
 
 
 class Repair:
     """Gives the orders of the plan, turn after turn.
 
-    :param mib_per_second: that each chunk server may spend; 0 is no limit.
-    :ivar running: the copies that are under way.
+    :param mib_per_second: that each chunk server may read or write for repair; 0 is no limit.
+    :ivar running: the copies that are under way, by chunk, with their targets.
     """
 
     def __init__(
@@ -108,54 +59,76 @@ class Repair:
         self._roster = roster
         self._redundancy = redundancy
         self._namespace = namespace
-        self._bytes_per_second = mib_per_second * 1024 * 1024 or sys.float_info.max / 1e6
-        self._allowance_bytes = 0.0
+        self._bytes_per_second = mib_per_second * _MIB or math.inf
+        self._work: dict[str, Work] = {}
         self._allowed_at = runtime.clock.seconds()
         self._orders = Tasks("a repair order")
 
     async def stop(self) -> None:
         await self._orders.stop()
 
+    @property
+    def critical(self) -> bool:
+        """Whether some chunk that wants several replicas has a single one left."""
+        return self._redundancy.deficits.has_left(1)
+
     def turn(self) -> None:
         """Order what can be ordered now; nothing before all servers have spoken (S18)."""
-        if not self._roster.complete or not self._redundancy.deficits:
-            return
+        deficits, moves = self._redundancy.deficits, self._redundancy.moves
         now = self._runtime.clock.seconds()
-        candidates = self._roster.candidates()
-        second_bytes = self._bytes_per_second * len(candidates)
-        self._allowance_bytes = min(
-            second_bytes, self._allowance_bytes + (now - self._allowed_at) * second_bytes
-        )
-        self._allowed_at = now
-        copies = plan(
-            self._redundancy.deficits.values(),
-            candidates,
+        live = {
+            server.name for server in self._roster if self._roster.state(server.name) is State.LIVE
+        }
+        self._allow(live, now)
+        if not self._roster.complete or not (deficits or moves):
+            return
+        found = plan(
+            chain(deficits.values(), moves.values()),
+            self._roster.candidates(),
             {server.name: server.rack for server in self._roster},
+            work=self._work,
             running=self.running,
+            live=live,
             now=now,
-            most_bytes=self._allowance_bytes,
             random=self._runtime.random,
         )
+        for chunk_id in found.stuck:
+            self._postpone(chunk_id, now)
+        self._begin(found.copies)
+
+    def _allow(self, live: Iterable[str], now: float) -> None:
+        """Give everybody what the time since the last turn is worth."""
+        factor = CRITICAL_FACTOR if self.critical else 1.0
+        seconds, self._allowed_at = now - self._allowed_at, now
+        gained = self._bytes_per_second * factor * max(seconds, 1e-6)
+        most = self._bytes_per_second * factor * BURST_SECONDS
+        for name in live:
+            work = self._work.setdefault(name, Work())
+            work.read_bytes = min(most, work.read_bytes + gained)
+            work.write_bytes = min(most, work.write_bytes + gained)
+        for name in self._work.keys() - set(live):
+            if not self._work[name].copies:
+                del self._work[name]
+
+    def _begin(self, copies: Iterable[Copy]) -> None:
         by_target: defaultdict[str, list[Copy]] = defaultdict(list)
         for copy in copies:
             self.running[copy.deficit.record.chunk.id] = copy.target
-            self._allowance_bytes -= copy.deficit.record.chunk.length
             by_target[copy.target].append(copy)
         for target, theirs in by_target.items():
-            for start in range(0, len(theirs), COPIES_PER_ORDER):
-                batch = theirs[start : start + COPIES_PER_ORDER]
+            for batch in _batches(theirs):
                 self._orders.begin(self._order(self._roster[target], batch))
 
     async def _order(self, server: Server, copies: list[Copy]) -> None:
-        ids = [copy.deficit.record.chunk.id for copy in copies]
+        failed = {copy.deficit.record.chunk.id for copy in copies}
         try:
             if server.link is None:
                 return
             request = wire.CopyChunks(
-                order=self._roster.order(server),
-                copies=[self._to_wire(copy.deficit) for copy in copies],
+                order=self._roster.order(server), copies=[self._to_wire(copy) for copy in copies]
             )
             answer = await server.link.call(request, wire.Copied, timeout_seconds=COPY_SECONDS)
+            failed.difference_update(ChunkId(chunk_id) for chunk_id in answer.copied)
             for failure in answer.failures:
                 _log.warn(
                     "{server} could not copy {chunk}: {reason}",
@@ -168,17 +141,26 @@ class Repair:
         finally:
             # The new replica counts once the server reports it; a failure is tried again after the
             # settling time, perhaps elsewhere.
-            for chunk_id in ids:
-                self.running.pop(chunk_id, None)
-                if (deficit := self._redundancy.deficits.get(chunk_id)) is not None:
-                    deficit.since = self._runtime.clock.seconds()
-            self._redundancy.touch(ids)
+            self._ended(server.name, copies, failed)
 
-    def _to_wire(self, deficit: Deficit) -> wire.ChunkCopy:
-        record = deficit.record
-        alive = [name for name in deficit.holders if self._roster.state(name) is State.LIVE]
-        sources = [self._roster[name] for name in alive or deficit.holders]
-        self._runtime.random.shuffle(sources)
+    def _ended(self, target: str, copies: list[Copy], failed: set[ChunkId]) -> None:
+        work = self._work[target]
+        for copy in copies:
+            chunk = copy.deficit.record.chunk
+            work.copies -= 1
+            work.outstanding_bytes -= chunk.length
+            self.running.pop(chunk.id, None)
+            # One that was made may not have been reported yet: that is no reason to make another.
+            self._postpone(chunk.id, self._runtime.clock.seconds())
+        self._redundancy.touch(copy.deficit.record.chunk.id for copy in copies)
+
+    def _postpone(self, chunk_id: ChunkId, now: float) -> None:
+        self._redundancy.deficits.postpone(chunk_id, now)
+        self._redundancy.moves.postpone(chunk_id, now)
+
+    def _to_wire(self, copy: Copy) -> wire.ChunkCopy:
+        record = copy.deficit.record
+        sources = [self._roster[name] for name in copy.sources]
         return wire.ChunkCopy(
             chunk=record.chunk.to_wire(),
             origin=wire.ChunkOrigin(
@@ -188,3 +170,17 @@ class Repair:
             ),
             sources=[wire.Hop(server=one.name, address=one.address) for one in sources],
         )
+
+
+def _batches(copies: list[Copy]) -> Iterator[list[Copy]]:
+    """In orders of which none is too long."""
+    batch: list[Copy] = []
+    size = 0
+    for copy in copies:
+        batch.append(copy)
+        size += copy.deficit.record.chunk.length
+        if len(batch) >= COPIES_PER_ORDER or size >= ORDER_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -17,6 +17,7 @@ from filegrid.head.liveness import Liveness, State
 from filegrid.head.locations import Locations
 from filegrid.head.placement import Candidate
 from filegrid.head.redundancy import Redundancy
+from filegrid.head.registry import Registry
 from filegrid.head.view import Server as Registered
 from filegrid.model import Chunk
 from filegrid.net.link import Caller, Link
@@ -73,6 +74,7 @@ class Roster:
         liveness: Liveness,
         locations: Locations,
         redundancy: Redundancy,
+        registry: Registry,
         heartbeat_seconds: float,
         suspect_seconds: float,
     ) -> None:
@@ -80,6 +82,7 @@ class Roster:
         self._liveness = liveness
         self._locations = locations
         self._redundancy = redundancy
+        self._registry = registry
         self._heartbeat_seconds = heartbeat_seconds
         self._suspect_seconds = suspect_seconds
         self._servers: dict[str, Server] = {}
@@ -300,5 +303,7 @@ class Roster:
                 transfers=server.load.transfers,
             )
             for server in self
-            if self._liveness.state(server.name) is State.LIVE and server.load.writable
+            if self._liveness.state(server.name) is State.LIVE
+            and server.load.writable
+            and not self._registry.leaves(server.name)
         ]

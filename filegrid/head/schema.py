@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, fields
 
 from filegrid.errors import UnsupportedVersion
 
-SCHEMA_VERSION = 1
-"""In the database's user_version; a newer one is refused, older ones do not exist yet (S24)."""
+SCHEMA_VERSION = 2
+"""In the database's user_version; any other one is refused by name (S24)."""
 
 MOST_INTEGER = 2**63 - 1
 """SQLite's integers end here; a larger number from the wire is refused before it gets there."""
@@ -101,7 +101,8 @@ _TABLES = (
         name TEXT PRIMARY KEY,
         incarnation BLOB NOT NULL,
         rack TEXT NOT NULL,
-        address TEXT NOT NULL
+        address TEXT NOT NULL,
+        standing INTEGER NOT NULL DEFAULT 0
     ) WITHOUT ROWID""",
     # The heads that vote.
     """CREATE TABLE voters (

@@ -17,13 +17,15 @@ from filegrid.election.messages import Ballot
 from filegrid.election.quorum import Member
 from filegrid.errors import GridError, InvalidRequest, NotLeader
 from filegrid.head.catching_up import StateReceiver, StateSender, finish
-from filegrid.head.headlog import HeadLog
+from filegrid.head.headlog import MOST_APPLIED, HeadLog
 from filegrid.head.journal import Journal
 from filegrid.head.jury import Jury
 from filegrid.head.liveness import Liveness
 from filegrid.head.locations import Locations
 from filegrid.head.namespace import Namespace
+from filegrid.head.operations import OPERATORS
 from filegrid.head.redundancy import Redundancy
+from filegrid.head.registry import Registry
 from filegrid.head.reign import Reign
 from filegrid.head.roster import Roster
 from filegrid.head.verbs import CLIENTS, VERBS
@@ -54,7 +56,9 @@ FORWARD_SECONDS = 5.0
 CHUNK_SERVERS = frozenset({Role.CHUNK})
 HEADS = frozenset({Role.HEAD})
 HEALTH = frozenset({Role.HEALTH})
-OPERATORS = frozenset({Role.OPERATOR, Role.HEAD})
+
+_OF_SERVERS = frozenset({"register_server", "set_standing"})
+"""Commands of the log that change what is known of chunk servers."""
 
 _log = Logger()
 
@@ -129,12 +133,16 @@ class Head:
             dead_seconds=settings.chunk.dead_seconds,
             most_gap_seconds=10 * TURN_SECONDS,
         )
-        self._redundancy = Redundancy(namespace, locations, self._liveness, runtime.clock.seconds)
+        self._registry = Registry(namespace)
+        self._redundancy = Redundancy(
+            namespace, locations, self._liveness, self._registry, runtime.clock.seconds
+        )
         self._roster = Roster(
             runtime,
             liveness=self._liveness,
             locations=locations,
             redundancy=self._redundancy,
+            registry=self._registry,
             heartbeat_seconds=settings.chunk.heartbeat_seconds,
             suspect_seconds=settings.chunk.suspect_seconds,
         )
@@ -149,6 +157,7 @@ class Head:
         return {
             **methods,
             "empty_trash": Method(OPERATORS, self._as_leader("empty_trash")),
+            "drain": Method(OPERATORS, self._as_leader("drain")),
             "get_status": Method(CLIENTS | HEADS, self._get_status),
             "hand_over": Method(OPERATORS, self._hand_over),
             "join": Method(CHUNK_SERVERS, self._roster.join),
@@ -163,18 +172,9 @@ class Head:
     async def start(self) -> None:
         """Listen, and take part in the election.
 
-        :raises InvalidRequest: where there is no grid, no other head to learn it from, and this
-            head may not create one (S1).
         :raises Unavailable: where the port is taken.
         """
         await self._log.start()
-        alone = self._settings.node.heads in ((), (self._settings.address,))
-        if alone and not self._log.voters:
-            raise InvalidRequest(
-                "there is no grid in this head's data",
-                self._folder.path,
-                advice="bring its data back, or create a new grid with --create",
-            )
         build = acceptor(Plane.CONTROL, self._runtime, self._hello, self)
         self._listener = await self._runtime.network.listen(self._settings.node.listen, build)
         self._log.moved = self._log_moved
@@ -251,6 +251,7 @@ class Head:
             namespace=self._namespace,
             locations=self._locations,
             redundancy=self._redundancy,
+            registry=self._registry,
             roster=self._roster,
             install=self._sender.send,
             certificate_expires_ms=self._certificate_expires_ms,
@@ -281,6 +282,9 @@ class Head:
     def _applied(
         self, entries: Sequence[journal.Entry], outcomes: Sequence[journal.Outcome]
     ) -> None:
+        if any(entry.command.WhichOneof("change") in _OF_SERVERS for entry in entries):
+            for name in self._registry.refresh():
+                self._redundancy.scan_server(name)
         for outcome in outcomes:
             self._redundancy.touch(outcome.released)
             self._redundancy.touch(outcome.published)
@@ -427,6 +431,13 @@ def open_head(
     state = folder.within(STATE)
     namespace = Namespace(runtime.disk.database(state), runtime.disk.database(state))
     finish(runtime.disk, folder, log, namespace)
+    alone = settings.node.heads in ((), (settings.address,))
+    if alone and not create and not _has_voters(log, namespace):
+        raise InvalidRequest(
+            "there is no grid in this head's data, and no other head to learn it from",
+            folder.path,
+            advice="bring its data back, or create a new grid with --create",
+        )
     ballots = BallotFile(runtime.disk, folder.within("ballot"))
     return Head(
         runtime,
@@ -442,3 +453,9 @@ def open_head(
         on_fatal=on_fatal,
         certificate_expires_ms=certificate_expires_ms,
     )
+
+
+def _has_voters(log: Journal, namespace: Namespace) -> bool:
+    """Whether a grid was ever made here (S1); the entry that says who votes is one of the first."""
+    first = log.read(namespace.applied_index + 1, MOST_APPLIED)
+    return bool(namespace.voters()) or any(one.command.HasField("configure") for one in first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from filegrid.head.collector import Collector
+from filegrid.head.drain import Drain
 from filegrid.head.jury import Jury
 from filegrid.head.liveness import State
 from filegrid.head.redundancy import Redundancy
@@ -40,6 +41,7 @@ class StatusReport:
         redundancy: Redundancy,
         repair: Repair,
         collector: Collector,
+        drain: Drain,
     ) -> None:
         self._runtime = runtime
         self._council = council
@@ -55,6 +57,7 @@ class StatusReport:
         self._redundancy = redundancy
         self._repair = repair
         self._collector = collector
+        self._drain = drain
 
     def make(self) -> wire.Status:
         registers = self._namespace.registers()
@@ -98,7 +101,7 @@ class StatusReport:
                 name=server.name,
                 address=server.address,
                 rack=server.rack,
-                state=self._roster.state(server.name).value,
+                state=self._drain.state(server.name),
                 capacity_bytes=server.load.capacity_bytes,
                 free_bytes=server.load.free_bytes,
                 chunks=server.load.chunks,

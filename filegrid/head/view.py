@@ -7,9 +7,10 @@ they are of a kind that may see two states next to each other without harm, or a
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 
 from filegrid.election.quorum import Member
 from filegrid.errors import ContentCollected, NotAFolder
@@ -18,6 +19,7 @@ from filegrid.head.schema import ROOT, Registers, open_schema, read_registers
 from filegrid.head.sessions import SESSION_LEASE_MS, Session, get_session, was_opened
 from filegrid.head.tree import children, names_to, need, totals
 from filegrid.model import Chunk, ChunkId, ContentId, Digest, SessionId, join_path, split_path
+from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
 
 _COUNT = "SELECT chunk_count, node FROM contents WHERE content_id = ?"
@@ -28,6 +30,11 @@ _CHUNK = """SELECT chunk_id, length, chunks.digest, content_id, position, replic
     WHERE chunk_id = ? ORDER BY replication DESC, content_id LIMIT 1"""
 _RELEASED = """SELECT chunk_id, length, digest, released_ms FROM released
     WHERE chunk_id = ? AND collected = 0"""
+_CHUNKS_OF = """SELECT chunk_id, length, chunks.digest, content_id, position, replication
+    FROM chunks INDEXED BY chunks_by_id CROSS JOIN contents USING (content_id)
+    WHERE chunk_id IN ({}) ORDER BY content_id"""
+_RELEASED_OF = """SELECT chunk_id, length, digest, released_ms FROM released
+    WHERE chunk_id IN ({}) AND collected = 0"""
 _SWEEP = """SELECT chunk_id, length, chunks.digest, content_id, position, max(replication)
     FROM chunks INDEXED BY chunks_by_id CROSS JOIN contents USING (content_id)
     WHERE chunk_id > ? GROUP BY chunk_id ORDER BY chunk_id LIMIT ?"""
@@ -35,7 +42,7 @@ _RELEASED_BEFORE = """SELECT chunk_id, length, digest FROM released
     WHERE released_ms < ? AND collected = 0 ORDER BY released_ms, chunk_id LIMIT ?"""
 _DUE_SESSIONS = "SELECT id FROM sessions WHERE renewed_ms < ? ORDER BY id LIMIT ?"
 _VOTERS = "SELECT name, incarnation FROM voters ORDER BY name"
-_SERVERS = "SELECT name, incarnation, rack, address FROM servers ORDER BY name"
+_SERVERS = "SELECT name, incarnation, rack, address, standing FROM servers ORDER BY name"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +60,14 @@ class ChunkRecord:
     """Log time at which the last content that named it was taken apart."""
 
 
+class Standing(Enum):
+    """Whether a chunk server is to keep what it holds; values of journal.Standing."""
+
+    SERVING = journal.STANDING_SERVING
+    DRAINING = journal.STANDING_DRAINING
+    DRAINED = journal.STANDING_DRAINED
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """A chunk server as it was last registered."""
@@ -61,6 +76,7 @@ class Server:
     incarnation: bytes
     rack: str
     address: str
+    standing: Standing = Standing.SERVING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,15 +161,20 @@ class View:
             if row is not None:
                 return _record(row)
             row = self._reads.execute(_RELEASED, (chunk_id,)).fetchone()
-        if row is None:
-            return None
-        return ChunkRecord(
-            chunk=Chunk(id=row[0], length=row[1], digest=row[2]),
-            content_id=ContentId(b""),
-            index=0,
-            replication=0,
-            released_ms=row[3],
-        )
+        return _released(row) if row is not None else None
+
+    def records(self, chunk_ids: Sequence[bytes]) -> dict[ChunkId, ChunkRecord]:
+        """As :meth:`chunk`, of many at once; those that are None there are left out."""
+        marks = ",".join("?" * len(chunk_ids))
+        found: dict[ChunkId, ChunkRecord] = {}
+        with self._moment():
+            for row in self._reads.execute(_RELEASED_OF.format(marks), chunk_ids):
+                found[row[0]] = _released(row)
+            for row in self._reads.execute(_CHUNKS_OF.format(marks), chunk_ids):
+                known = found.get(row[0])
+                if known is None or known.released_ms is not None or row[5] > known.replication:
+                    found[row[0]] = _record(row)
+        return found
 
     def chunks_after(self, chunk_id: bytes, limit: int) -> list[ChunkRecord]:
         """Chunks that contents name, each once, in the order of their ids."""
@@ -184,8 +205,14 @@ class View:
 
     def servers(self) -> list[Server]:
         return [
-            Server(name=name, incarnation=incarnation, rack=rack, address=address)
-            for name, incarnation, rack, address in self._reads.execute(_SERVERS)
+            Server(
+                name=name,
+                incarnation=incarnation,
+                rack=rack,
+                address=address,
+                standing=Standing(standing),
+            )
+            for name, incarnation, rack, address, standing in self._reads.execute(_SERVERS)
         ]
 
     def voters(self) -> list[Member]:
@@ -230,4 +257,15 @@ def _record(row: tuple[bytes, int, bytes, bytes, int, int]) -> ChunkRecord:
         index=index,
         replication=replication,
         released_ms=None,
+    )
+
+
+def _released(row: tuple[bytes, int, bytes, int]) -> ChunkRecord:
+    chunk_id, length, digest, released_ms = row
+    return ChunkRecord(
+        chunk=Chunk(id=ChunkId(chunk_id), length=length, digest=Digest(digest)),
+        content_id=ContentId(b""),
+        index=0,
+        replication=0,
+        released_ms=released_ms,
     )

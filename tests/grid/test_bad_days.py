@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError
 from filegrid.errors import (
     Cancelled,
     IntegrityError,
+    InvalidRequest,
     NoSpace,
     NoSuchPath,
     OutcomeUnknown,
@@ -143,6 +144,14 @@ class HeadFails(GridCase):
         self.grid.wait(writing)
         self.assertEqual(self.read("/g"), b"after")
         self.assertEqual(self.status().epoch, 2)
+
+    def test_lost_data(self) -> None:
+        """A lone head whose data is gone refuses to start, rather than make an empty grid (S1)."""
+        self.grid.head.crash()
+        self.grid.head.disk.wipe()
+        with self.assertRaises(InvalidRequest) as caught:
+            self.grid.head.start()
+        self.assertIn("there is no grid in this head's data", str(caught.exception))
 
     def test_lost_reply(self) -> None:
         """A change whose reply was lost is not applied twice, and not reported as failed."""

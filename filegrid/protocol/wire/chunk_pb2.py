@@ -26,7 +26,7 @@ from filegrid.protocol.wire import values_pb2 as filegrid_dot_protocol_dot_wire_
 from filegrid.protocol.wire import head_pb2 as filegrid_dot_protocol_dot_wire_dot_head__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"filegrid/protocol/wire/chunk.proto\x12\rfilegrid.wire\x1a#filegrid/protocol/wire/values.proto\x1a!filegrid/protocol/wire/head.proto\"4\n\x05Order\x12\x0f\n\x07lineage\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03run\x18\x03 \x01(\x06\"\x8a\x01\n\x04Join\x12\x0c\n\x04rack\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\x0b\n\x03run\x18\x04 \x01(\x06\x12!\n\x04load\x18\x05 \x01(\x0b\x32\x13.filegrid.wire.Load\x12\x1e\n\x16\x63\x65rtificate_expires_ms\x18\x06 \x01(\x03\"\x17\n\x06Joined\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"`\n\x07\x43hanges\x12\x0b\n\x03run\x18\x01 \x01(\x06\x12&\n\x05\x61\x64\x64\x65\x64\x18\x02 \x03(\x0b\x32\x17.filegrid.wire.ChunkRef\x12\x0f\n\x07removed\x18\x03 \x03(\x0c\x12\x0f\n\x07\x64\x61maged\x18\x04 \x03(\x0c\"0\n\tHeartbeat\x12#\n\x05order\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.Order\"\xce\x01\n\x04Load\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x01 \x01(\x04\x12\x12\n\nfree_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x63hunks\x18\x03 \x01(\x04\x12\x13\n\x0b\x63pu_percent\x18\x04 \x01(\x01\x12 \n\x18network_bytes_per_second\x18\x05 \x01(\x01\x12\x1d\n\x15\x64isk_bytes_per_second\x18\x06 \x01(\x01\x12\x11\n\ttransfers\x18\x07 \x01(\r\x12\x10\n\x08writable\x18\x08 \x01(\x08\x12\x0f\n\x07trouble\x18\t \x01(\t\"N\n\tInventory\x12#\n\x05order\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.Order\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\r\"F\n\rInventoryPage\x12\'\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x17.filegrid.wire.ChunkRef\x12\x0c\n\x04more\x18\x02 \x01(\x08\"&\n\x03Hop\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x84\x01\n\tChunkCopy\x12&\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x17.filegrid.wire.ChunkRef\x12*\n\x06origin\x18\x02 \x01(\x0b\x32\x1a.filegrid.wire.ChunkOrigin\x12#\n\x07sources\x18\x03 \x03(\x0b\x32\x12.filegrid.wire.Hop\"[\n\nCopyChunks\x12#\n\x05order\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.Order\x12(\n\x06\x63opies\x18\x02 \x03(\x0b\x32\x18.filegrid.wire.ChunkCopy\"F\n\x06\x43opied\x12\x0e\n\x06\x63opied\x18\x01 \x03(\x0c\x12,\n\x08\x66\x61ilures\x18\x02 \x03(\x0b\x32\x1a.filegrid.wire.CopyFailure\"D\n\x0b\x43opyFailure\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12#\n\x05\x66\x61ult\x18\x02 \x01(\x0b\x32\x14.filegrid.wire.Fault\"G\n\rDiscardChunks\x12#\n\x05order\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.Order\x12\x11\n\tchunk_ids\x18\x02 \x03(\x0c\">\n\x0b\x43hunkOrigin\x12\x12\n\ncontent_id\x18\x01 \x01(\x0c\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x04\"\x80\x01\n\nWriteChunk\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12*\n\x06origin\x18\x02 \x01(\x0b\x32\x1a.filegrid.wire.ChunkOrigin\x12 \n\x04next\x18\x03 \x03(\x0b\x32\x12.filegrid.wire.Hop\x12\x12\n\nmost_bytes\x18\x04 \x01(\x04\"f\n\x07Written\x12\x0e\n\x06length\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0e\n\x06stored\x18\x03 \x03(\t\x12+\n\x08\x66\x61ilures\x18\x04 \x03(\x0b\x32\x19.filegrid.wire.HopFailure\"A\n\nHopFailure\x12\x0e\n\x06server\x18\x01 \x01(\t\x12#\n\x05\x66\x61ult\x18\x02 \x01(\x0b\x32\x14.filegrid.wire.Fault\"V\n\tReadChunk\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\x12\x17\n\x0fwithout_digests\x18\x04 \x01(\x08\"0\n\x0cInspectChunk\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12\x0e\n\x06verify\x18\x02 \x01(\x08\"}\n\tInspected\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.filegrid.wire.ReplicaState\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12&\n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x17.filegrid.wire.ChunkRef\"r\n\x0b\x43hunkHeader\x12\x0f\n\x07grid_id\x18\x01 \x01(\t\x12&\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x17.filegrid.wire.ChunkRef\x12*\n\x06origin\x18\x03 \x01(\x0b\x32\x1a.filegrid.wire.ChunkOriginb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"filegrid/protocol/wire/chunk.proto\x12\rfilegrid.wire\x1a#filegrid/protocol/wire/values.proto\x1a!filegrid/protocol/wire/head.proto\"4\n\x05Order\x12\x0f\n\x07lineage\x18\x01 \x01(\x04\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03run\x18\x03 \x01(\x06\"\x8a\x01\n\x04Join\x12\x0c\n\x04rack\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\x0b\n\x03run\x18\x04 \x01(\x06\x12!\n\x04load\x18\x05 \x01(\x0b\x32\x13.filegrid.wire.Load\x12\x1e\n\x16\x63\x65rtificate_expires_ms\x18\x06 \x01(\x03\"\x17\n\x06Joined\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"`\n\x07\x43hanges\x12\x0b\n\x03run\x18\x01 \x01(\x06\x12&\n\x05\x61\x64\x64\x65\x64\x18\x02 \x03(\x0b\x32\x17.filegrid.wire.ChunkRef\x12\x0f\n\x07removed\x18\x03 \x03(\x0c\x12\x0f\n\x07\x64\x61maged\x18\x04 \x03(\x0c\"0\n\tHeartbeat\x12#\n\x05order\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.Order\"\xf3\x01\n\x04Load\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x01 \x01(\x04\x12\x12\n\nfree_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06\x63hunks\x18\x03 \x01(\x04\x12\x13\n\x0b\x63pu_percent\x18\x04 \x01(\x01\x12 \n\x18network_bytes_per_second\x18\x05 \x01(\x01\x12\x1d\n\x15\x64isk_bytes_per_second\x18\x06 \x01(\x01\x12\x11\n\ttransfers\x18\x07 \x01(\r\x12\x10\n\x08writable\x18\x08 \x01(\x08\x12\x0f\n\x07trouble\x18\t \x01(\t\x12\x12\n\nheld_bytes\x18\x14 \x01(\x04\x12\x0f\n\x07writers\x18\x15 \x01(\r\"N\n\tInventory\x12#\n\x05order\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.Order\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\r\"F\n\rInventoryPage\x12\'\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x17.filegrid.wire.ChunkRef\x12\x0c\n\x04more\x18\x02 \x01(\x08\"&\n\x03Hop\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x84\x01\n\tChunkCopy\x12&\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x17.filegrid.wire.ChunkRef\x12*\n\x06origin\x18\x02 \x01(\x0b\x32\x1a.filegrid.wire.ChunkOrigin\x12#\n\x07sources\x18\x03 \x03(\x0b\x32\x12.filegrid.wire.Hop\"[\n\nCopyChunks\x12#\n\x05order\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.Order\x12(\n\x06\x63opies\x18\x02 \x03(\x0b\x32\x18.filegrid.wire.ChunkCopy\"F\n\x06\x43opied\x12\x0e\n\x06\x63opied\x18\x01 \x03(\x0c\x12,\n\x08\x66\x61ilures\x18\x02 \x03(\x0b\x32\x1a.filegrid.wire.CopyFailure\"D\n\x0b\x43opyFailure\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12#\n\x05\x66\x61ult\x18\x02 \x01(\x0b\x32\x14.filegrid.wire.Fault\"G\n\rDiscardChunks\x12#\n\x05order\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.Order\x12\x11\n\tchunk_ids\x18\x02 \x03(\x0c\">\n\x0b\x43hunkOrigin\x12\x12\n\ncontent_id\x18\x01 \x01(\x0c\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x04\"\x80\x01\n\nWriteChunk\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12*\n\x06origin\x18\x02 \x01(\x0b\x32\x1a.filegrid.wire.ChunkOrigin\x12 \n\x04next\x18\x03 \x03(\x0b\x32\x12.filegrid.wire.Hop\x12\x12\n\nmost_bytes\x18\x04 \x01(\x04\"f\n\x07Written\x12\x0e\n\x06length\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0e\n\x06stored\x18\x03 \x03(\t\x12+\n\x08\x66\x61ilures\x18\x04 \x03(\x0b\x32\x19.filegrid.wire.HopFailure\"A\n\nHopFailure\x12\x0e\n\x06server\x18\x01 \x01(\t\x12#\n\x05\x66\x61ult\x18\x02 \x01(\x0b\x32\x14.filegrid.wire.Fault\"V\n\tReadChunk\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06length\x18\x03 \x01(\x04\x12\x17\n\x0fwithout_digests\x18\x04 \x01(\x08\"0\n\x0cInspectChunk\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\x0c\x12\x0e\n\x06verify\x18\x02 \x01(\x08\"}\n\tInspected\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.filegrid.wire.ReplicaState\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12&\n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x17.filegrid.wire.ChunkRef\"r\n\x0b\x43hunkHeader\x12\x0f\n\x07grid_id\x18\x01 \x01(\t\x12&\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x17.filegrid.wire.ChunkRef\x12*\n\x06origin\x18\x03 \x01(\x0b\x32\x1a.filegrid.wire.ChunkOriginb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,37 +44,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEARTBEAT']._serialized_start=443
   _globals['_HEARTBEAT']._serialized_end=491
   _globals['_LOAD']._serialized_start=494
-  _globals['_LOAD']._serialized_end=700
-  _globals['_INVENTORY']._serialized_start=702
-  _globals['_INVENTORY']._serialized_end=780
-  _globals['_INVENTORYPAGE']._serialized_start=782
-  _globals['_INVENTORYPAGE']._serialized_end=852
-  _globals['_HOP']._serialized_start=854
-  _globals['_HOP']._serialized_end=892
-  _globals['_CHUNKCOPY']._serialized_start=895
-  _globals['_CHUNKCOPY']._serialized_end=1027
-  _globals['_COPYCHUNKS']._serialized_start=1029
-  _globals['_COPYCHUNKS']._serialized_end=1120
-  _globals['_COPIED']._serialized_start=1122
-  _globals['_COPIED']._serialized_end=1192
-  _globals['_COPYFAILURE']._serialized_start=1194
-  _globals['_COPYFAILURE']._serialized_end=1262
-  _globals['_DISCARDCHUNKS']._serialized_start=1264
-  _globals['_DISCARDCHUNKS']._serialized_end=1335
-  _globals['_CHUNKORIGIN']._serialized_start=1337
-  _globals['_CHUNKORIGIN']._serialized_end=1399
-  _globals['_WRITECHUNK']._serialized_start=1402
-  _globals['_WRITECHUNK']._serialized_end=1530
-  _globals['_WRITTEN']._serialized_start=1532
-  _globals['_WRITTEN']._serialized_end=1634
-  _globals['_HOPFAILURE']._serialized_start=1636
-  _globals['_HOPFAILURE']._serialized_end=1701
-  _globals['_READCHUNK']._serialized_start=1703
-  _globals['_READCHUNK']._serialized_end=1789
-  _globals['_INSPECTCHUNK']._serialized_start=1791
-  _globals['_INSPECTCHUNK']._serialized_end=1839
-  _globals['_INSPECTED']._serialized_start=1841
-  _globals['_INSPECTED']._serialized_end=1966
-  _globals['_CHUNKHEADER']._serialized_start=1968
-  _globals['_CHUNKHEADER']._serialized_end=2082
+  _globals['_LOAD']._serialized_end=737
+  _globals['_INVENTORY']._serialized_start=739
+  _globals['_INVENTORY']._serialized_end=817
+  _globals['_INVENTORYPAGE']._serialized_start=819
+  _globals['_INVENTORYPAGE']._serialized_end=889
+  _globals['_HOP']._serialized_start=891
+  _globals['_HOP']._serialized_end=929
+  _globals['_CHUNKCOPY']._serialized_start=932
+  _globals['_CHUNKCOPY']._serialized_end=1064
+  _globals['_COPYCHUNKS']._serialized_start=1066
+  _globals['_COPYCHUNKS']._serialized_end=1157
+  _globals['_COPIED']._serialized_start=1159
+  _globals['_COPIED']._serialized_end=1229
+  _globals['_COPYFAILURE']._serialized_start=1231
+  _globals['_COPYFAILURE']._serialized_end=1299
+  _globals['_DISCARDCHUNKS']._serialized_start=1301
+  _globals['_DISCARDCHUNKS']._serialized_end=1372
+  _globals['_CHUNKORIGIN']._serialized_start=1374
+  _globals['_CHUNKORIGIN']._serialized_end=1436
+  _globals['_WRITECHUNK']._serialized_start=1439
+  _globals['_WRITECHUNK']._serialized_end=1567
+  _globals['_WRITTEN']._serialized_start=1569
+  _globals['_WRITTEN']._serialized_end=1671
+  _globals['_HOPFAILURE']._serialized_start=1673
+  _globals['_HOPFAILURE']._serialized_end=1738
+  _globals['_READCHUNK']._serialized_start=1740
+  _globals['_READCHUNK']._serialized_end=1826
+  _globals['_INSPECTCHUNK']._serialized_start=1828
+  _globals['_INSPECTCHUNK']._serialized_end=1876
+  _globals['_INSPECTED']._serialized_start=1878
+  _globals['_INSPECTED']._serialized_end=2003
+  _globals['_CHUNKHEADER']._serialized_start=2005
+  _globals['_CHUNKHEADER']._serialized_end=2119
 # @@protoc_insertion_point(module_scope)

@@ -176,6 +176,8 @@ class Load(_message.Message):
     TRANSFERS_FIELD_NUMBER: _builtins.int
     WRITABLE_FIELD_NUMBER: _builtins.int
     TROUBLE_FIELD_NUMBER: _builtins.int
+    HELD_BYTES_FIELD_NUMBER: _builtins.int
+    WRITERS_FIELD_NUMBER: _builtins.int
     capacity_bytes: _builtins.int
     free_bytes: _builtins.int
     chunks: _builtins.int
@@ -186,6 +188,10 @@ class Load(_message.Message):
     writable: _builtins.bool
     trouble: _builtins.str
     """why not writable"""
+    held_bytes: _builtins.int
+    """in all its chunks"""
+    writers: _builtins.int
+    """chunks that are being written and not sealed yet"""
     def __init__(
         self,
         *,
@@ -198,10 +204,12 @@ class Load(_message.Message):
         transfers: _builtins.int = ...,
         writable: _builtins.bool = ...,
         trouble: _builtins.str = ...,
+        held_bytes: _builtins.int = ...,
+        writers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "free_bytes", b"free_bytes", "network_bytes_per_second", b"network_bytes_per_second", "transfers", b"transfers", "trouble", b"trouble", "writable", b"writable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "free_bytes", b"free_bytes", "held_bytes", b"held_bytes", "network_bytes_per_second", b"network_bytes_per_second", "transfers", b"transfers", "trouble", b"trouble", "writable", b"writable", "writers", b"writers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

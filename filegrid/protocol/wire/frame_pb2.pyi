@@ -124,6 +124,7 @@ class Call(_message.Message):
     INSTALL_STATE_FIELD_NUMBER: _builtins.int
     JOIN_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     INVENTORY_FIELD_NUMBER: _builtins.int
     COPY_CHUNKS_FIELD_NUMBER: _builtins.int
@@ -194,6 +195,10 @@ class Call(_message.Message):
     @_builtins.property
     def changes(self) -> _chunk_pb2.Changes: ...
     @_builtins.property
+    def drain(self) -> _head_pb2.Drain:
+        """to a head, from an operator"""
+
+    @_builtins.property
     def heartbeat(self) -> _chunk_pb2.Heartbeat:
         """to a chunk server, from the leading head"""
 
@@ -250,6 +255,7 @@ class Call(_message.Message):
         install_state: _replication_pb2.InstallState | None = ...,
         join: _chunk_pb2.Join | None = ...,
         changes: _chunk_pb2.Changes | None = ...,
+        drain: _head_pb2.Drain | None = ...,
         heartbeat: _chunk_pb2.Heartbeat | None = ...,
         inventory: _chunk_pb2.Inventory | None = ...,
         copy_chunks: _chunk_pb2.CopyChunks | None = ...,
@@ -260,11 +266,11 @@ class Call(_message.Message):
         probe: _health_pb2.Probe | None = ...,
         get_events: _health_pb2.GetEvents | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "elect", b"elect", "empty_trash", b"empty_trash", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "stat", b"stat", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "stat", b"stat", "write_chunk", b"write_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "elect", b"elect", "empty_trash", b"empty_trash", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "stat", b"stat", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "stat", b"stat", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "write_chunk", b"write_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "elect", "append_entries", "install_state", "join", "changes", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk", "probe", "get_events"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "elect", "append_entries", "install_state", "join", "changes", "drain", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk", "probe", "get_events"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -294,6 +300,7 @@ class Reply(_message.Message):
     INSPECTED_FIELD_NUMBER: _builtins.int
     PROBED_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    DRAIN_REPORTS_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     @_builtins.property
     def fault(self) -> _values_pb2.Fault: ...
@@ -333,6 +340,8 @@ class Reply(_message.Message):
     def probed(self) -> _health_pb2.Probed: ...
     @_builtins.property
     def events(self) -> _health_pb2.Events: ...
+    @_builtins.property
+    def drain_reports(self) -> _head_pb2.DrainReports: ...
     def __init__(
         self,
         *,
@@ -356,12 +365,13 @@ class Reply(_message.Message):
         inspected: _chunk_pb2.Inspected | None = ...,
         probed: _health_pb2.Probed | None = ...,
         events: _health_pb2.Events | None = ...,
+        drain_reports: _head_pb2.DrainReports | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "copied", b"copied", "deficits", b"deficits", "done", b"done", "events", b"events", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "events", b"events", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "trash_listing", "appended", "joined", "load", "inventory_page", "copied", "written", "inspected", "probed", "events"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "trash_listing", "appended", "joined", "load", "inventory_page", "copied", "written", "inspected", "probed", "events", "drain_reports"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

@@ -601,6 +601,95 @@ class Status(_message.Message):
 Global___Status: _TypeAlias = Status  # noqa: Y015
 
 @_typing.final
+class Drain(_message.Message):
+    """For operators: chunk servers are to leave, or stay after all. A target is a server's name, or
+    "rack:" and a rack or what racks begin with.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGETS_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    undo: _builtins.bool
+    dry_run: _builtins.bool
+    """change nothing, tell how it is"""
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        targets: _abc.Iterable[_builtins.str] | None = ...,
+        undo: _builtins.bool = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "targets", b"targets", "undo", b"undo"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Drain: _TypeAlias = Drain  # noqa: Y015
+
+@_typing.final
+class DrainReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CHUNKS_LEFT_FIELD_NUMBER: _builtins.int
+    BYTES_LEFT_FIELD_NUMBER: _builtins.int
+    OPEN_UPLOADS_FIELD_NUMBER: _builtins.int
+    BLOCKERS_FIELD_NUMBER: _builtins.int
+    server: _builtins.str
+    state: _builtins.str
+    """as in ServerStatus"""
+    chunks_left: _builtins.int
+    """that have too few replicas without this server"""
+    bytes_left: _builtins.int
+    open_uploads: _builtins.int
+    """chunks there of uploads that are under way"""
+    @_builtins.property
+    def blockers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        server: _builtins.str = ...,
+        state: _builtins.str = ...,
+        chunks_left: _builtins.int = ...,
+        bytes_left: _builtins.int = ...,
+        open_uploads: _builtins.int = ...,
+        blockers: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blockers", b"blockers", "bytes_left", b"bytes_left", "chunks_left", b"chunks_left", "open_uploads", b"open_uploads", "server", b"server", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainReport: _TypeAlias = DrainReport  # noqa: Y015
+
+@_typing.final
+class DrainReports(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___DrainReport]: ...
+    def __init__(
+        self,
+        *,
+        servers: _abc.Iterable[Global___DrainReport] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["servers", b"servers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainReports: _TypeAlias = DrainReports  # noqa: Y015
+
+@_typing.final
 class ListDeficits(_message.Message):
     """The chunks that are not as they should be, a page at a time, for fsck."""
 

@@ -8,6 +8,7 @@ from filegrid.protocol.wire import values_pb2 as _values_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,28 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Standing:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StandingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Standing.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STANDING_SERVING: _Standing.ValueType  # 0
+    STANDING_DRAINING: _Standing.ValueType  # 1
+    """it gets no new chunks, and what it holds is made elsewhere first"""
+    STANDING_DRAINED: _Standing.ValueType  # 2
+    """all of it is elsewhere"""
+
+class Standing(_Standing, metaclass=_StandingEnumTypeWrapper):
+    """Whether a chunk server is to keep what it holds."""
+
+STANDING_SERVING: Standing.ValueType  # 0
+STANDING_DRAINING: Standing.ValueType  # 1
+"""it gets no new chunks, and what it holds is made elsewhere first"""
+STANDING_DRAINED: Standing.ValueType  # 2
+"""all of it is elsewhere"""
+Global___Standing: _TypeAlias = Standing  # noqa: Y015
 
 @_typing.final
 class Voter(_message.Message):
@@ -187,6 +210,29 @@ class RegisterServer(_message.Message):
 Global___RegisterServer: _TypeAlias = RegisterServer  # noqa: Y015
 
 @_typing.final
+class SetStanding(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVERS_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
+    standing: Global___Standing.ValueType
+    @_builtins.property
+    def servers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        servers: _abc.Iterable[_builtins.str] | None = ...,
+        standing: Global___Standing.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["servers", b"servers", "standing", b"standing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetStanding: _TypeAlias = SetStanding  # noqa: Y015
+
+@_typing.final
 class PurgeTrash(_message.Message):
     """Takes what is due out of the trash, at most `limit` nodes and chunks at once."""
 
@@ -259,6 +305,7 @@ class Command(_message.Message):
     CONFIGURE_FIELD_NUMBER: _builtins.int
     RESTORE_TRASH_FIELD_NUMBER: _builtins.int
     EMPTY_TRASH_FIELD_NUMBER: _builtins.int
+    SET_STANDING_FIELD_NUMBER: _builtins.int
     log_time_ms: _builtins.int
     """see "log time": advances by elapsed monotonic time only"""
     wall_ms: _builtins.int
@@ -303,6 +350,8 @@ class Command(_message.Message):
     def restore_trash(self) -> _values_pb2.RestoreTrash: ...
     @_builtins.property
     def empty_trash(self) -> _values_pb2.EmptyTrash: ...
+    @_builtins.property
+    def set_standing(self) -> Global___SetStanding: ...
     def __init__(
         self,
         *,
@@ -328,12 +377,13 @@ class Command(_message.Message):
         configure: Global___Configure | None = ...,
         restore_trash: _values_pb2.RestoreTrash | None = ...,
         empty_trash: _values_pb2.EmptyTrash | None = ...,
+        set_standing: Global___SetStanding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "change", b"change", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "change", b"change", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "restore_trash", b"restore_trash", "set_standing", b"set_standing", "stage_chunks", b"stage_chunks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "change", b"change", "client", b"client", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "log_time_ms", b"log_time_ms", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "trash_ms", b"trash_ms", "wall_ms", b"wall_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "change", b"change", "client", b"client", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "log_time_ms", b"log_time_ms", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "restore_trash", b"restore_trash", "set_standing", b"set_standing", "stage_chunks", b"stage_chunks", "trash_ms", b"trash_ms", "wall_ms", b"wall_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_grid", "barrier", "open_session", "close_session", "keep_sessions", "expire_sessions", "make_folder", "stage_chunks", "publish", "rename", "remove", "purge_trash", "register_server", "forget_released", "configure", "restore_trash", "empty_trash"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_grid", "barrier", "open_session", "close_session", "keep_sessions", "expire_sessions", "make_folder", "stage_chunks", "publish", "rename", "remove", "purge_trash", "register_server", "forget_released", "configure", "restore_trash", "empty_trash", "set_standing"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 

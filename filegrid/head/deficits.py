@@ -1,0 +1,102 @@
+"""Chunks that want replicas, the most urgent first.
+
+The fewer replicas a chunk has left the more urgent it is; among those with equally many the fewer
+racks they lie on; then the longer it has waited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from filegrid.head.view import ChunkRecord
+from filegrid.model import ChunkId
+
+SETTLE_SECONDS = 2.0
+"""A chunk that was just published is short of replicas until all its servers have reported it; and
+a copy that failed is not tried again at once."""
+
+Urgency: TypeAlias = tuple[int, int]
+"""How many replicas are left, and on how many racks: the smaller the more urgent."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Deficit:
+    """A chunk with too few replicas on servers that are not dead and are to stay.
+
+    :ivar holders: servers with a replica that counts.
+    :ivar leaving: servers with one that are being drained: good to read from, as long as they stay.
+    :ivar racks: on how many racks all these are.
+    :ivar since: when the head first saw it so.
+    :ivar ready_at: from when it may be repaired.
+    """
+
+    record: ChunkRecord
+    holders: tuple[str, ...]
+    leaving: tuple[str, ...] = ()
+    racks: int = 1
+    since: float
+    ready_at: float
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return self.holders + self.leaving
+
+    @property
+    def short(self) -> bool:
+        """Whether replicas are missing now, not only once a drained server is gone."""
+        return len(self.sources) < self.record.replication
+
+    @property
+    def urgency(self) -> Urgency:
+        return len(self.sources), self.racks
+
+
+class Deficits(Mapping[ChunkId, Deficit]):
+    """Deficits by chunk; iterates from the most urgent to the least."""
+
+    def __init__(self) -> None:
+        self._by_urgency: dict[Urgency, dict[ChunkId, Deficit]] = {}
+        self._urgency: dict[ChunkId, Urgency] = {}
+
+    def __len__(self) -> int:
+        return len(self._urgency)
+
+    def __contains__(self, chunk_id: object) -> bool:
+        return chunk_id in self._urgency
+
+    def __getitem__(self, chunk_id: ChunkId) -> Deficit:
+        return self._by_urgency[self._urgency[chunk_id]][chunk_id]
+
+    def __iter__(self) -> Iterator[ChunkId]:
+        for urgency in sorted(self._by_urgency):
+            yield from self._by_urgency[urgency]
+
+    def has_left(self, count: int) -> bool:
+        """Whether some have just so many replicas."""
+        return any(left == count for left, _ in self._by_urgency)
+
+    def put(self, deficit: Deficit) -> None:
+        """Add it, or say how it is now; its place changes only with its urgency."""
+        chunk_id, urgency = deficit.record.chunk.id, deficit.urgency
+        if self._urgency.get(chunk_id, urgency) != urgency:
+            self.drop(chunk_id)
+        self._urgency[chunk_id] = urgency
+        self._by_urgency.setdefault(urgency, {})[chunk_id] = deficit
+
+    def drop(self, chunk_id: ChunkId) -> None:
+        urgency = self._urgency.pop(chunk_id, None)
+        if urgency is not None:
+            waiting = self._by_urgency[urgency]
+            del waiting[chunk_id]
+            if not waiting:
+                del self._by_urgency[urgency]
+
+    def postpone(self, chunk_id: ChunkId, now: float) -> None:
+        """A copy failed: others that are as urgent have their turn first."""
+        deficit = self.get(chunk_id)
+        if deficit is not None:
+            self.drop(chunk_id)
+            deficit.ready_at = now + SETTLE_SECONDS
+            self.put(deficit)

@@ -1,0 +1,213 @@
+"""Chunk servers that are to leave: what still holds them, and when they are safe to switch off.
+
+That a server is to leave is logged, and so outlives leaders. From then on it gets no new chunks,
+and its replicas do not count any more as those that stay: what has too few without it is copied as
+in any repair, and the server is one of those that can be read from. It is drained, which is logged
+too, once nothing is there that is not elsewhere as often as its file wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from twisted.logger import Logger
+
+from filegrid.errors import GridError
+from filegrid.head.liveness import State
+from filegrid.head.locations import Locations
+from filegrid.head.redundancy import Redundancy
+from filegrid.head.registry import Registry
+from filegrid.head.roster import Roster
+from filegrid.head.view import Standing, View
+from filegrid.model import ChunkId, session_of
+from filegrid.net.tasks import Tasks
+from filegrid.protocol.wire import journal_pb2 as journal
+from filegrid.runtime import Runtime
+
+QUIET_SECONDS = 5.0
+"""So long nothing must have been there that is not elsewhere: uploads were told of the server
+before it was to leave, and their next chunks may be on their way."""
+
+MOST_UPLOADS = 1000
+"""Chunks of open uploads that are counted; more make no difference."""
+
+SCAN_PAGE = 256
+
+_log = Logger()
+
+
+@dataclass(slots=True, kw_only=True)
+class Left:
+    """What is on a server and not elsewhere yet.
+
+    :ivar uploads: chunks of uploads that are under way, sealed or still being written.
+    :ivar wanting: of the chunks, the most replicas that one wants.
+    """
+
+    chunks: int = 0
+    bytes: int = 0
+    uploads: int = 0
+    wanting: int = 0
+    blockers: list[str] = field(default_factory=list)
+
+
+class Drain:
+    """Looks after the servers that are to leave, for a leader.
+
+    :param propose: commits a command.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        roster: Roster,
+        redundancy: Redundancy,
+        locations: Locations,
+        registry: Registry,
+        namespace: View,
+        *,
+        propose: Callable[[journal.Command], Awaitable[journal.Outcome]],
+    ) -> None:
+        self._runtime = runtime
+        self._roster = roster
+        self._redundancy = redundancy
+        self._locations = locations
+        self._registry = registry
+        self._namespace = namespace
+        self._propose = propose
+        self._empty_since: dict[str, float] = {}
+        self._changes = Tasks("a change of a server's standing")
+
+    async def stop(self) -> None:
+        await self._changes.stop()
+
+    def state(self, name: str) -> str:
+        """As status shows it: of a server that cannot be reached, that comes first."""
+        standing, state = self._registry.standing(name), self._roster.state(name)
+        if standing is Standing.DRAINED and (state is not State.LIVE or self.is_empty(name)):
+            return "drained"  # it may be switched off, and may have been
+        if standing is not Standing.SERVING and state is State.LIVE:
+            return "draining"
+        return state.value
+
+    async def order(self, names: Sequence[str], *, undo: bool) -> None:
+        """Log that servers are to leave, or to stay after all."""
+        wanted = Standing.SERVING if undo else Standing.DRAINING
+        changing = [
+            name for name in names if undo or self._registry.standing(name) is not Standing.DRAINED
+        ]
+        await self._set(changing, wanted)
+
+    async def _set(self, names: Sequence[str], standing: Standing) -> None:
+        change = journal.SetStanding(servers=names, standing=standing.value)
+        await self._propose(journal.Command(set_standing=change))
+
+    # Whether it is over.
+
+    def turn(self) -> None:
+        """Log what has become true of servers that are leaving."""
+        now = self._runtime.clock.seconds()
+        live = [name for name in self._registry.leaving() if self._roster.state(name) is State.LIVE]
+        empty = {name for name in live if self.is_empty(name)}
+        self._empty_since = {name: self._empty_since.get(name, now) for name in empty}
+        if len(self._changes):
+            return
+        for name in live:
+            drained = self._registry.standing(name) is Standing.DRAINED
+            if drained and name not in empty and self._is_known(name):
+                self._changes.begin(self._note(name, Standing.DRAINING))
+            elif not drained and now - self._empty_since.get(name, now) >= QUIET_SECONDS:
+                self._changes.begin(self._note(name, Standing.DRAINED))
+
+    async def _note(self, name: str, standing: Standing) -> None:
+        try:
+            await self._set([name], standing)
+            _log.info("{name} is {standing}", name=name, standing=standing.name.lower())
+        except GridError as error:
+            _log.warn("what {name} is was not logged: {error}", name=name, error=error)
+
+    def _is_known(self, name: str) -> bool:
+        return self._roster.complete and self._redundancy.settled and self._roster[name].reported
+
+    def is_empty(self, name: str) -> bool:
+        """Whether nothing is lost, nor has fewer replicas than wanted, when it is switched off."""
+        if not self._is_known(name) or self._roster[name].load.writers:
+            return False
+        needs = (*self._redundancy.deficits.values(), *self._redundancy.moves.values())
+        if any(name in need.leaving for need in needs):
+            return False
+        return not self._uploads(name, most=1)
+
+    def _uploads(self, name: str, *, most: int) -> int:
+        """Sealed chunks of uploads that are under way."""
+        count = 0
+        for chunk_id, stray in self._redundancy.strays.items():
+            if not stray.released and self._is_open(chunk_id):
+                count += name in self._locations.reporters(chunk_id)
+                if count >= most:
+                    break
+        return count
+
+    def _is_open(self, chunk_id: ChunkId) -> bool:
+        return self._namespace.session_alive(session_of(chunk_id))
+
+    # What is left to do.
+
+    async def left(self, name: str, leaving: Sequence[str]) -> Left:
+        """What would still be on a server alone, or is, if those `leaving` left, and what is in
+        the way. Looks at all that is there, a page at a time."""
+        found = Left(
+            uploads=self._uploads(name, most=MOST_UPLOADS) + self._roster[name].load.writers
+        )
+        gone = {*leaving, *self._registry.leaving()}
+        after, ids = b"", [ChunkId(b"")]
+        while ids:
+            ids = self._locations.of_server(name, after, SCAN_PAGE)
+            self._count(ids, gone, found)
+            if ids:
+                after = ids[-1]
+            await self._runtime.sleep(0)
+        found.blockers = self._blockers(name, gone, found)
+        return found
+
+    def _count(self, ids: Sequence[ChunkId], gone: set[str], found: Left) -> None:
+        records, reports = self._namespace.records(ids), self._locations.reports(ids)
+        for chunk_id, record in records.items():
+            if record.released_ms is not None:
+                continue
+            found.wanting = max(found.wanting, record.replication)
+            staying = [
+                other
+                for other, *shape in reports.get(chunk_id, ())
+                if shape == [record.chunk.length, record.chunk.digest]
+                and other not in gone
+                and self._roster.state(other) is not State.DEAD
+            ]
+            if len(staying) < record.replication:
+                found.chunks += 1
+                found.bytes += record.chunk.length
+
+    def _blockers(self, name: str, gone: set[str], found: Left) -> list[str]:
+        """What keeps it from ever being drained, as things are; what takes only time is none."""
+        blockers = []
+        state = self._roster.state(name)
+        if state is not State.LIVE:
+            blockers.append(f"it is {state.value}: nothing can be read from it")
+        staying = [one for one in self._roster.candidates() if one.name not in gone]
+        if found.chunks and len(staying) < found.wanting:
+            blockers.append(
+                f"{len(staying)} servers would stay, and its chunks want {found.wanting} replicas"
+            )
+        room = sum(one.free_bytes for one in staying)
+        if found.bytes > room:
+            blockers.append(
+                f"{found.bytes} bytes have to go elsewhere, and the servers that stay have room"
+                f" for {room}"
+            )
+        if found.uploads:
+            blockers.append(
+                f"{found.uploads} chunks there are of uploads that are not finished: they are"
+                " waited for"
+            )
+        return blockers

@@ -1,0 +1,167 @@
+"""Draining: servers that are emptied before they are switched off, at no risk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from filegrid.errors import InvalidRequest, NotPermitted
+from filegrid.model import Role
+from filegrid.protocol.wire.head_pb2 import Status
+from tests.grid.case import CHUNK, GridCase, content
+
+
+class DrainCase(GridCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.operator = self.new_client("operator", role=Role.OPERATOR)
+
+    def tearDown(self) -> None:
+        self.run_(self.operator.close())
+        super().tearDown()
+
+    def drain(self, *targets: str, **more: bool) -> list[dict[str, Any]]:
+        return self.run_(self.operator.drain(*targets, **more))
+
+    def state(self, name: str) -> str:
+        return next(one.state for one in self.leaders_status().chunk_servers if one.name == name)
+
+    def leaders_status(self) -> Status:
+        """A head that just started answers without knowing who leads."""
+        for _ in range(20):
+            status = self.status()
+            if status.leader:
+                return status
+            self.grid.advance(0.5)
+        raise AssertionError("no head leads")
+
+    def fill(self, files: int = 12) -> None:
+        for number in range(files):
+            self.put(f"/f{number}", content(CHUNK, number))
+
+    def staying(self, path: str, gone: str) -> int:
+        return len([name for name in self.holders(path) if name != gone])
+
+    def until(self, name: str, state: str, seconds: float = 60.0) -> None:
+        """Let time pass until the server has the state; no chunk is ever short meanwhile."""
+        begun = self.grid.clock.seconds()
+        while self.state(name) != state:
+            counts = self.leaders_status().chunks
+            self.assertEqual((counts.healthy, counts.under_replicated), (counts.total, 0))
+            if self.grid.clock.seconds() - begun > seconds:
+                self.fail(f"{name} is {self.state(name)} after {seconds} s")
+            self.grid.advance(0.5)
+
+
+class Draining(DrainCase):
+    def test_drain(self) -> None:
+        """A server is emptied without a chunk ever having fewer replicas, and is then safe to
+        switch off: nothing has to be repaired."""
+        self.fill()
+        (left,) = self.drain("chunk-1", dry_run=True)
+        self.assertEqual((self.state("chunk-1"), left["blockers"]), ("live", []))
+        held = sum("chunk-1" in self.holders(f"/f{number}") for number in range(12))
+        self.assertEqual((left["chunks_left"], left["bytes_left"]), (held, held * CHUNK))
+        self.drain("chunk-1")
+        self.assertEqual(self.state("chunk-1"), "draining")
+        self.until("chunk-1", "drained")
+        for number in range(12):
+            self.assertEqual(self.staying(f"/f{number}", "chunk-1"), 3)
+        self.grid.machine("chunk-1").kill()
+        self.grid.advance(10)
+        status = self.status()
+        self.assertEqual((status.chunks.healthy, status.chunks.repairing), (12, 0))
+        self.assertEqual(self.state("chunk-1"), "drained")
+
+    def test_no_new_chunks(self) -> None:
+        """A server that is to leave gets nothing new; once it may stay, it does again."""
+        self.drain("chunk-1", "chunk-2")
+        self.fill(6)
+        for number in range(6):
+            self.assertEqual(sorted(self.holders(f"/f{number}")), ["chunk-3", "chunk-4", "chunk-5"])
+        self.drain("chunk-1", "chunk-2", undo=True)
+        self.assertEqual(self.state("chunk-1"), "live")
+        for number in range(6, 30):
+            self.put(f"/f{number}", b"x")
+        self.assertIn("chunk-1", {one for n in range(6, 30) for one in self.holders(f"/f{n}")})
+
+    def test_rack(self) -> None:
+        """A rack is drained as its servers are."""
+        self.fill(4)
+        found = self.drain("rack:dc1/r1")
+        self.assertEqual([one["server"] for one in found], ["chunk-1", "chunk-4"])
+        self.until("chunk-1", "drained")
+        self.until("chunk-4", "drained")
+
+    def test_open_upload(self) -> None:
+        """An upload that began before goes on; until it ended, the server is not drained."""
+        writer = self.run_(self.client.open_write("/f"))
+        data = content(3 * CHUNK)
+        self.run_(writer.write(data[: 2 * CHUNK]))
+        self.grid.advance(1)
+        there = [one.name for one in self.grid.chunk_servers if self.stored_chunks(one)]
+        self.drain(there[0])
+        (left,) = self.drain(there[0], dry_run=True)
+        self.assertGreater(left["open_uploads"], 0)
+        self.assertIn("uploads", left["blockers"][0])
+        self.grid.advance(30)
+        self.assertEqual(self.state(there[0]), "draining")
+        self.run_(writer.write(data[2 * CHUNK :]))
+        self.run_(writer.publish())
+        self.until(there[0], "drained")
+        self.grid.machine(there[0]).kill()
+        self.assertEqual(self.read("/f"), data)
+
+    def test_too_few_servers(self) -> None:
+        """Where too few servers would stay, the dry run says so, and it is never called drained."""
+        self.fill(3)
+        names = ("chunk-1", "chunk-2", "chunk-3")
+        found = self.drain(*names, dry_run=True)
+        self.assertIn("2 servers would stay", found[0]["blockers"][0])
+        self.drain(*names)
+        self.grid.advance(30)
+        holding = {one for number in range(3) for one in self.holders(f"/f{number}")}
+        for name in names:
+            self.assertEqual(self.state(name), "draining" if name in holding else "drained")
+
+    def test_who_may(self) -> None:
+        """Only an operator drains, and only what there is."""
+        with self.assertRaises(NotPermitted):
+            self.run_(self.client.drain("chunk-1"))
+        for target in ("chunk-9", "rack:dc2", "rack:dc1/r", "rack:"):
+            with self.assertRaises(InvalidRequest):
+                self.drain("chunk-1", target)
+        self.assertEqual(self.state("chunk-1"), "live")
+
+    def test_dies_while_draining(self) -> None:
+        """A server that dies half drained is repaired as any other; what it left is not lost."""
+        self.fill()
+        self.drain("chunk-1")
+        self.grid.advance(0.2)
+        self.grid.machine("chunk-1").kill()
+        self.grid.advance(8)
+        self.assertEqual(self.state("chunk-1"), "dead")
+        self.until_healthy(20)
+
+
+class Failover(DrainCase):
+    heads = 3
+
+    def test_outlives_the_leader(self) -> None:
+        """A drain goes on under the next leader, and after all heads were restarted."""
+        self.fill()
+        self.drain("chunk-1")
+        leader = self.grid.leader()
+        assert leader is not None
+        leader.kill()
+        self.grid.advance(3)
+        self.assertIn(self.state("chunk-1"), ("draining", "suspect"))
+        self.grid.wait(leader.start())
+        self.until("chunk-1", "drained")
+        for machine in self.grid.heads:
+            machine.kill()
+        for machine in self.grid.heads:
+            self.grid.wait(machine.start())
+        self.grid.advance(10)
+        self.assertEqual(self.state("chunk-1"), "drained")
+        for number in range(12):
+            self.assertEqual(self.staying(f"/f{number}", "chunk-1"), 3)
