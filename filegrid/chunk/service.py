@@ -69,7 +69,7 @@ class ChunkServer:
         self._identity = identity
         self._certificate_expires_ms = certificate_expires_ms
         self._folder = folder
-        self.store = store
+        self._store = store
         self._inventory = inventory
         self._fence = fence
         self._run = runtime.random.getrandbits(64)
@@ -194,7 +194,7 @@ class ChunkServer:
         leaving = [self._inventory.remove(chunk_id) for chunk_id in request.chunk_ids]
         for chunk in leaving:
             if chunk is not None:
-                await self._runtime.threads.run(self.store.remove, chunk.id)
+                await self._runtime.threads.run(self._store.remove, chunk.id)
         return frame_pb2.Done()
 
     # Its own work.
@@ -212,7 +212,7 @@ class ChunkServer:
                 await self._runtime.sleep(COMPACT_STEP_SECONDS)
 
     async def _compact_step(self) -> bool:
-        more, damaged = await self._runtime.threads.run(self.store.compact, COMPACT_STEP_BYTES)
+        more, damaged = await self._runtime.threads.run(self._store.compact, COMPACT_STEP_BYTES)
         for chunk in damaged:
             await self._transfers.condemn(chunk, "it was found damaged while it was moved")
         return more
@@ -238,7 +238,7 @@ class ChunkServer:
 
     async def _measure_space(self) -> None:
         try:
-            self._space = await self._runtime.threads.run(self.store.space)
+            self._space = await self._runtime.threads.run(self._store.space)
             self._trouble = ""
         except GridError as error:
             self._trouble = str(error)

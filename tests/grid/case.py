@@ -90,13 +90,13 @@ class GridCase(SynchronousTestCase):
         chunk_id = ChunkId(self.manifest(path).chunks[index].chunk.id)
         machine = self.grid.machine(server)
         assert isinstance(machine.node, ChunkServer)
-        file, start = machine.node.store.locate(chunk_id)
+        file, start = machine.node._store.locate(chunk_id)
         machine.disk.flip_bits(f"/data/{file}", start + offset)
 
     def stored_chunks(self, machine: Machine) -> set[str]:
         """What lies on a running server's disk."""
         assert isinstance(machine.node, ChunkServer)
-        return {chunk_id.hex() for chunk_id in machine.node.store.ids()}
+        return {chunk_id.hex() for chunk_id in machine.node._store.ids()}
 
     def all_stored(self) -> set[str]:
         return set().union(*(self.stored_chunks(one) for one in self.grid.chunk_servers))
