@@ -148,6 +148,17 @@ class RealDisk:
     def database(self, path: str) -> sqlite3.Connection:
         return sqlite3.connect(path, check_same_thread=False, isolation_level=None)
 
+    def copy_database(self, database: sqlite3.Connection, path: str) -> None:
+        self.create(path).close()
+        try:
+            with closing(sqlite3.connect(path, isolation_level=None)) as target:
+                target.execute("PRAGMA journal_mode = OFF")  # it is whole, or of no use
+                target.execute("PRAGMA synchronous = OFF")
+                database.backup(target)
+        except sqlite3.Error as error:
+            full = "full" in str(error)
+            raise OSError(errno.ENOSPC if full else errno.EIO, str(error), path) from error
+
 
 _ADVICE = {
     errno.EROFS: "mount the file system writable; the kernel log says why it is not",

@@ -145,6 +145,12 @@ class Disk(Protocol):
     def database(self, path: str) -> sqlite3.Connection:
         """An SQLite database in this file system, usable from any one thread at a time."""
 
+    def copy_database(self, database: sqlite3.Connection, path: str) -> None:
+        """All that `database` sees, as a new file, which :meth:`database` opens; not synced.
+
+        Other connections read and write meanwhile; so do other threads of Python.
+        """
+
 
 class Threads(Protocol):
     """Where blocking work is done."""

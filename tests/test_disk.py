@@ -71,6 +71,21 @@ class DiskContract(SynchronousTestCase):
         self.assertRaises(FileNotFoundError, self.disk.sync_folder, path)
         self.assertFalse(self.disk.exists(path))
 
+    def test_copy_database(self) -> None:
+        """A copy of a database is a plain file of one moment, and a database again."""
+        with closing(self.disk.database(f"{self.root}/a")) as database:
+            database.execute("CREATE TABLE t (x)")
+            database.execute("INSERT INTO t VALUES (1)")
+            self.disk.copy_database(database, f"{self.root}/b")
+            database.execute("INSERT INTO t VALUES (2)")
+            self.assertRaises(FileExistsError, self.disk.copy_database, database, f"{self.root}/b")
+        content = read_file(self.disk, f"{self.root}/b")
+        self.assertTrue(content.startswith(b"SQLite format 3"))
+        self.assertEqual([one for one in self.disk.names(self.root) if one[0] == "b"], ["b"])
+        self.write("c", content)
+        with closing(self.disk.database(f"{self.root}/c")) as database:
+            self.assertEqual(database.execute("SELECT x FROM t").fetchall(), [(1,)])
+
     def test_read_only(self) -> None:
         """A file opened to read is not written."""
         path = self.write("a", b"kept")

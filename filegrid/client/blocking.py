@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, overload
 
+from filegrid.client.backup import BackedUp
 from filegrid.client.file import GridReader, GridWriter
 from filegrid.client.grid import GridClient
 from filegrid.client.ingest import STREAM_BYTES
@@ -219,6 +220,10 @@ class Grid:
     def hand_over(self, head: str) -> None:
         """As :meth:`filegrid.client.grid.GridClient.hand_over`."""
         self.runner.run(lambda: self.client.hand_over(head))
+
+    def backup(self, target: str | os.PathLike[str]) -> BackedUp:
+        """As :meth:`filegrid.client.grid.GridClient.backup`."""
+        return self.runner.run(lambda: self.client.backup(target))
 
     def drain(
         self, *targets: str, undo: bool = False, dry_run: bool = False

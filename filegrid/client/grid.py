@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 from filegrid.client import download
 from filegrid.client.access import Access
 from filegrid.client.avoided import Avoided
+from filegrid.client.backup import BackedUp, back_up
 from filegrid.client.content import Content
 from filegrid.client.ingest import Ingest, look_up
 from filegrid.client.session import Session
@@ -294,6 +295,16 @@ class GridClient:
         :raises NotPermitted: where the certificate is not an operator's.
         """
         await self.access.session.call(replication_pb2.HandOver(head=head), Done)
+
+    async def backup(self, target: str | os.PathLike[str]) -> BackedUp:
+        """Copy the grid's metadata, as it is at one moment, into a local file; for operators.
+
+        The file appears whole and checked, or not at all.
+
+        :raises NotPermitted: where the certificate is not an operator's, or the file cannot be
+            written.
+        """
+        return await back_up(self.access, Path(target))
 
     async def drain(
         self, *targets: str, undo: bool = False, dry_run: bool = False

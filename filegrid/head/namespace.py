@@ -11,6 +11,9 @@ from filegrid.head.schema import RegisterFile, open_schema
 from filegrid.head.view import View
 from filegrid.protocol.wire import journal_pb2 as journal
 
+BUSY_MS = 5000
+"""How long the state waits for a reader where it has to: until the next start nothing else does."""
+
 
 class Namespace(View):
     """Names, manifests, sessions and servers of a grid.
@@ -83,5 +86,8 @@ class Namespace(View):
         :returns: the index up to which the log is not needed any more to rebuild this state; 0
             where a reader was in the way, and nothing may be cut (S8).
         """
+        # A backup that is being made reads for long, and changes do not wait for it.
+        self._database.execute("PRAGMA busy_timeout = 0")
         row = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._database.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         return 0 if row[0] else self._registers.now.applied_index

@@ -16,6 +16,7 @@ from filegrid.election.lease import Timing
 from filegrid.election.messages import Ballot
 from filegrid.election.quorum import Member
 from filegrid.errors import GridError, InvalidRequest, NotLeader
+from filegrid.head.backups import Backups
 from filegrid.head.catching_up import StateReceiver, StateSender, finish
 from filegrid.head.headlog import MOST_APPLIED, HeadLog
 from filegrid.head.journal import Journal
@@ -35,7 +36,7 @@ from filegrid.net.dial import acceptor, hello_of
 from filegrid.net.link import Caller, Handler, Link, Method
 from filegrid.net.tasks import Tasks, shielded
 from filegrid.protocol.frames import Plane
-from filegrid.protocol.wire import frame_pb2, head_pb2, health_pb2
+from filegrid.protocol.wire import backup_pb2, frame_pb2, head_pb2, health_pb2
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import replication_pb2 as replication
 from filegrid.runtime import Listener, Runtime
@@ -126,6 +127,7 @@ class Head:
             on_fatal=on_fatal,
         )
         self._sender = StateSender(runtime, folder, folder.within(STATE))
+        self._backups = Backups(runtime, folder, folder.within(STATE))
         self._receiver = StateReceiver(runtime, folder, self._log, namespace)
         self._jury = Jury(runtime, self._council, settings.node.health, self._probed)
         self._liveness = Liveness(
@@ -160,6 +162,9 @@ class Head:
             "drain": Method(OPERATORS, self._as_leader("drain")),
             "get_status": Method(CLIENTS | HEADS, self._get_status),
             "hand_over": Method(OPERATORS, self._hand_over),
+            "begin_backup": Method(OPERATORS, self._leading(self._begin_backup)),
+            "read_backup": Method(OPERATORS, self._leading(self._read_backup)),
+            "end_backup": Method(OPERATORS, self._end_backup),
             "join": Method(CHUNK_SERVERS, self._roster.join),
             "changes": Method(CHUNK_SERVERS, self._roster.changes),
             "elect": Method(HEADS, self._council.receive),
@@ -216,6 +221,7 @@ class Head:
         await self._council.stop()
         await self._tasks.finish()
         await self._roster.stop()
+        await self._backups.stop()
         await self._log.stop()
         for link in list(self._links):
             link.close()
@@ -301,6 +307,28 @@ class Head:
             return await reign.serve(reign.methods[name], caller, request)
 
         return handle
+
+    def _leading(self, handler: Handler) -> Handler:
+        """What this head answers only while it leads, though it is not of the reign."""
+
+        async def handle(caller: Caller, request: Message) -> Message:
+            if self._reign is None:
+                raise self._not_leader()
+            return await self._reign.serve(Method(OPERATORS, handler), caller, request)
+
+        return handle
+
+    async def _begin_backup(self, caller: Caller, request: Message) -> backup_pb2.BackupBegun:
+        return self._backups.begin()
+
+    async def _read_backup(self, caller: Caller, request: Message) -> backup_pb2.BackupPiece:
+        assert isinstance(request, backup_pb2.ReadBackup)
+        return await self._backups.read(request)
+
+    async def _end_backup(self, caller: Caller, request: Message) -> frame_pb2.Done:
+        assert isinstance(request, backup_pb2.EndBackup)
+        await shielded(self._backups.end(request.backup))
+        return frame_pb2.Done()
 
     def _not_leader(self) -> NotLeader:
         leader = self._council.leader
@@ -398,6 +426,7 @@ class Head:
                 break
 
     def _housekeep(self) -> None:
+        self._backups.expire()
         if self._reign is not None:
             self._reign.housekeep()
 

@@ -12,10 +12,11 @@ import random
 import sqlite3
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from filegrid.runtime import Bytes
-from filegrid.simulation.inode import Content, Database, Folder, Naming, Node
+from filegrid.simulation.inode import Content, Database, Folder, Naming, Node, image_of
 
 
 @dataclass(slots=True)
@@ -207,9 +208,16 @@ class SimulatedDisk:
         if node is None:
             node = Database()
             folder.add(name, node)
+        elif isinstance(node, Content):
+            node = Database.of_image(bytes(node.data))
+            folder.add(name, node)
         if not isinstance(node, Database):
             raise sqlite3.DatabaseError("file is not a database")
         return node.connect()
+
+    def copy_database(self, database: sqlite3.Connection, path: str) -> None:
+        with closing(self.create(path)) as file:
+            file.pwrite([image_of(database)], 0)
 
     # What befalls disks
 

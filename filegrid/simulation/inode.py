@@ -6,7 +6,10 @@ import itertools
 import random
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
 SECTOR_BYTES = 512
@@ -101,6 +104,18 @@ class Database:
         self._keeper = self._connect()
         self._open: list[sqlite3.Connection] = []
 
+    @classmethod
+    def of_image(cls, content: bytes) -> Database:
+        """What a file holds that a database was copied to."""
+        made = cls()
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "image"
+            path.write_bytes(content)
+            with closing(sqlite3.connect(path)) as source:
+                source.execute("PRAGMA journal_mode = DELETE")
+                source.backup(made._keeper)
+        return made
+
     def connect(self) -> sqlite3.Connection:
         self._open.append(self._connect())
         return self._open[-1]
@@ -113,6 +128,15 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self._uri, uri=True, check_same_thread=False, isolation_level=None)
+
+
+def image_of(database: sqlite3.Connection) -> bytes:
+    """A database as the bytes of a file: SQLite makes them in a real one, for a moment."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "image"
+        with closing(sqlite3.connect(path, isolation_level=None)) as target:
+            database.backup(target)
+        return path.read_bytes()
 
 
 class Folder:
