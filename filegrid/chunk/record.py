@@ -102,6 +102,11 @@ class Content:
     pieces: Sequence[Bytes]
     block_digests: bytes
 
+    @property
+    def size(self) -> int:
+        """How much space its record takes."""
+        return record_bytes(len(self.description), self.chunk.length)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

@@ -255,8 +255,9 @@ class Segments:
                 if one.moved_from is not None and self._places.get(chunk_id) != one.moved_from:
                     gone.append(entry)  # removed while it was moved
                     continue
-                if one.moved_from is not None:
-                    _size(*one.moved_from, -1)
+                before = self._places.get(chunk_id)
+                if before is not None:
+                    _size(*before, -1)
                 self._places[chunk_id] = (where, entry)
                 _size(where, entry, 1)
         if gone:

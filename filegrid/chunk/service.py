@@ -94,6 +94,7 @@ class ChunkServer:
         )
         self.methods: Mapping[str, Method] = {
             "write_chunk": Method(READERS, self._transfers.write),
+            "store_chunks": Method(READERS, self._transfers.store),
             "read_chunk": Method(READERS, self._transfers.read),
             "inspect_chunk": Method(READERS, self._transfers.inspect),
         }

@@ -9,7 +9,7 @@ from filegrid.chunk.record import Content, describe, record_bytes
 from filegrid.chunk.sealing import ChunkWriter
 from filegrid.errors import GridError, IntegrityError, InvalidRequest
 from filegrid.hashing import ChunkHasher
-from filegrid.model import Chunk, ChunkId, Digest
+from filegrid.model import Chunk, ChunkId, Digest, digest_over
 from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.runtime import Bytes
 
@@ -87,11 +87,7 @@ class SmallWriter:
         try:
             digest = self._hasher.digest()
             if expected is not None and expected != digest:
-                raise IntegrityError(
-                    "the bytes do not match the digest of their sender",
-                    self._subject,
-                    advice="write them again as a new chunk",
-                )
+                raise _other_bytes(self._id)
             chunk = Chunk(id=self._id, length=self.length, digest=digest)
             content = Content(
                 description=self._describe(digest),
@@ -124,3 +120,28 @@ class SmallWriter:
 
 
 Writer: TypeAlias = ChunkWriter | SmallWriter
+
+
+def whole_content(grid_id: str, chunk: Chunk, origin: wire.ChunkOrigin, data: Bytes) -> Content:
+    """A small chunk of which all bytes are here.
+
+    :raises IntegrityError: where they are not what its sender hashed.
+    :raises InvalidRequest: where the origin is too long.
+    """
+    hasher = ChunkHasher()
+    hasher.update(data)
+    block_digests = hasher.digests
+    if hasher.length != chunk.length or digest_over([block_digests]) != chunk.digest:
+        raise _other_bytes(chunk.id)
+    header = wire.ChunkHeader(grid_id=grid_id, chunk=chunk.to_wire(), origin=origin)
+    return Content(
+        description=describe(header), chunk=chunk, pieces=[data], block_digests=block_digests
+    )
+
+
+def _other_bytes(chunk_id: ChunkId) -> IntegrityError:
+    return IntegrityError(
+        "the bytes do not match the digest of their sender",
+        chunk_id.hex(),
+        advice="write them again as a new chunk",
+    )

@@ -15,21 +15,22 @@ import errno
 import random
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 
 from twisted.logger import Logger
 
 from filegrid.chunk.format import HEADER_BYTES, decode_header, digests_offset, file_bytes
+from filegrid.chunk.record import Content
 from filegrid.chunk.sealing import ChunkWriter
 from filegrid.chunk.segments import Segments
-from filegrid.chunk.small import SmallWriter, Writer
+from filegrid.chunk.small import SmallWriter, Writer, whole_content
 from filegrid.disk import grid_errors
-from filegrid.errors import IntegrityError, InvalidRequest, NoSpace, NoSuchChunk
+from filegrid.errors import GridError, IntegrityError, InvalidRequest, NoSpace, NoSuchChunk
 from filegrid.hashing import BlockVerifier
 from filegrid.model import BLOCK_BYTES, CHUNK_ID_BYTES, DIGEST_BYTES, Chunk, ChunkId, blocks_in
 from filegrid.protocol.wire import chunk_pb2 as wire
-from filegrid.runtime import Disk, File
+from filegrid.runtime import Bytes, Disk, File
 
 RESERVE_BYTES = 256 * 1024 * 1024
 """Kept free of chunks, so that fences, logs and removals go through on a full disk (S22)."""
@@ -150,14 +151,42 @@ class Store:
         writer = self._writer(chunk_id, origin, most_bytes)
         with self._lock, grid_errors(subject):
             if chunk_id in self._writers or self._exists(chunk_id):
-                raise InvalidRequest(
-                    "the chunk exists already", subject, advice="take a new id for every try"
-                )
+                raise _exists_already(chunk_id)
             if writer.outstanding_bytes > self._space()[1]:
-                raise NoSpace("no room for the chunk", subject, advice="free or add space")
+                raise _no_room(chunk_id)
             self._writers[chunk_id] = writer
         writer.open()
         return writer
+
+    def store(
+        self, chunks: Sequence[tuple[Chunk, wire.ChunkOrigin, Bytes]]
+    ) -> list[GridError | None]:
+        """Store small chunks, whole, with one sync.
+
+        :returns: for each None once it survives every crash (S16), or why it was not stored.
+        """
+        errors: list[GridError | None] = [None] * len(chunks)
+        contents: dict[int, Content] = {}
+        with self._lock:
+            room = self._space()[1]
+        for place, (chunk, origin, data) in enumerate(chunks):
+            try:
+                content = whole_content(self._grid_id, chunk, origin, data)
+                room -= content.size
+                if self._exists(chunk.id):
+                    raise _exists_already(chunk.id)
+                if chunk.length > self._small_bytes:
+                    raise InvalidRequest("this is no small chunk", chunk.id.hex())
+                if room < 0:
+                    raise _no_room(chunk.id)
+                contents[place] = content
+            except GridError as error:
+                errors[place] = error
+        if contents:
+            written = self._small.write(list(contents.values()))
+            for place, outcome in zip(contents, written, strict=True):
+                errors[place] = outcome
+        return errors
 
     def _writer(self, chunk_id: ChunkId, origin: wire.ChunkOrigin, most_bytes: int) -> Writer:
         if most_bytes <= self._small_bytes:
@@ -373,3 +402,13 @@ def _shelved(chunk_id: ChunkId) -> str:
     """The file of a chunk that has one of its own."""
     name = chunk_id.hex()
     return f"chunks/{name[-2:]}/{name}"
+
+
+def _exists_already(chunk_id: ChunkId) -> GridError:
+    return InvalidRequest(
+        "the chunk exists already", chunk_id.hex(), advice="take a new id for every try"
+    )
+
+
+def _no_room(chunk_id: ChunkId) -> GridError:
+    return NoSpace("no room for the chunk", chunk_id.hex(), advice="free or add space")

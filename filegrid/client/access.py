@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from filegrid.client.avoided import Avoided
 from filegrid.client.digests import DigestCache
+from filegrid.client.parcels import Parcels
 from filegrid.client.session import GOODBYE_SECONDS, Session
 from filegrid.errors import GridError
 from filegrid.model import ChunkId
@@ -34,6 +35,10 @@ class Access:
     """Servers that just failed a writer; these alone may cost a new chunk a replica (S16)."""
     digests: DigestCache = field(default_factory=DigestCache)
     complaints: set[Deferred[None]] = field(default_factory=set)
+    parcels: Parcels = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parcels", Parcels(self))  # the rest is frozen
 
     def complain(self, chunk_id: ChunkId, server: str, reason: GridError) -> None:
         """Tell the head of a replica that is not what it should be; nobody waits for it."""
@@ -47,6 +52,7 @@ class Access:
         """Let what is being said to the head be said, within a bounded time, and take leave."""
         telling = DeferredList(list(self.complaints), consumeErrors=True)
         await telling.addTimeout(GOODBYE_SECONDS, self.runtime.clock)
+        await self.parcels.close()
         self.pool.close()
         await self.session.close()
 

@@ -8,6 +8,7 @@ from twisted.python.failure import Failure
 
 from filegrid.client.access import Access
 from filegrid.client.allocation import Allocator
+from filegrid.client.parcels import MOST_CHUNK_BYTES
 from filegrid.client.payload import Payload
 from filegrid.errors import (
     Cancelled,
@@ -62,6 +63,8 @@ class ChunkWriter:
         :raises NoSpace: when the grid has no room for it.
         :raises SourceChanged: where the local file did.
         """
+        if payload.in_memory and payload.length <= MOST_CHUNK_BYTES:
+            return await self._store_small(index, payload)
         attempts = _Attempts(self._access)
         while True:
             targets = await self._allocator.targets(payload.length)
@@ -75,6 +78,16 @@ class ChunkWriter:
                 continue
             self._moved(payload.length)
             return chunk
+
+    async def _store_small(self, index: int, payload: Payload) -> Chunk:
+        chunk = await self._access.parcels.store(
+            self._allocator.session,
+            self._allocator.replication,
+            wire.ChunkOrigin(content_id=self._content_id, path=self._path, index=index),
+            payload.read(0, payload.length),
+        )
+        self._moved(payload.length)
+        return chunk
 
     async def _write(
         self,

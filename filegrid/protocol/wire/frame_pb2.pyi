@@ -133,6 +133,7 @@ class Call(_message.Message):
     WRITE_CHUNK_FIELD_NUMBER: _builtins.int
     READ_CHUNK_FIELD_NUMBER: _builtins.int
     INSPECT_CHUNK_FIELD_NUMBER: _builtins.int
+    STORE_CHUNKS_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
     GET_EVENTS_FIELD_NUMBER: _builtins.int
     BEGIN_BACKUP_FIELD_NUMBER: _builtins.int
@@ -221,6 +222,8 @@ class Call(_message.Message):
     @_builtins.property
     def inspect_chunk(self) -> _chunk_pb2.InspectChunk: ...
     @_builtins.property
+    def store_chunks(self) -> _chunk_pb2.StoreChunks: ...
+    @_builtins.property
     def probe(self) -> _health_pb2.Probe:
         """to a head or a health node, from a health node"""
 
@@ -275,17 +278,18 @@ class Call(_message.Message):
         write_chunk: _chunk_pb2.WriteChunk | None = ...,
         read_chunk: _chunk_pb2.ReadChunk | None = ...,
         inspect_chunk: _chunk_pb2.InspectChunk | None = ...,
+        store_chunks: _chunk_pb2.StoreChunks | None = ...,
         probe: _health_pb2.Probe | None = ...,
         get_events: _health_pb2.GetEvents | None = ...,
         begin_backup: _backup_pb2.BeginBackup | None = ...,
         read_backup: _backup_pb2.ReadBackup | None = ...,
         end_backup: _backup_pb2.EndBackup | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "stat", b"stat", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "stat", b"stat", "store_chunks", b"store_chunks", "write_chunk", b"write_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "stat", b"stat", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "stat", b"stat", "store_chunks", b"store_chunks", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "write_chunk", b"write_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "elect", "append_entries", "install_state", "join", "changes", "drain", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk", "probe", "get_events", "begin_backup", "read_backup", "end_backup"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "elect", "append_entries", "install_state", "join", "changes", "drain", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk", "store_chunks", "probe", "get_events", "begin_backup", "read_backup", "end_backup"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -313,6 +317,7 @@ class Reply(_message.Message):
     COPIED_FIELD_NUMBER: _builtins.int
     WRITTEN_FIELD_NUMBER: _builtins.int
     INSPECTED_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
     PROBED_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     BACKUP_BEGUN_FIELD_NUMBER: _builtins.int
@@ -354,6 +359,8 @@ class Reply(_message.Message):
     @_builtins.property
     def inspected(self) -> _chunk_pb2.Inspected: ...
     @_builtins.property
+    def stored(self) -> _chunk_pb2.Stored: ...
+    @_builtins.property
     def probed(self) -> _health_pb2.Probed: ...
     @_builtins.property
     def events(self) -> _health_pb2.Events: ...
@@ -384,17 +391,18 @@ class Reply(_message.Message):
         copied: _chunk_pb2.Copied | None = ...,
         written: _chunk_pb2.Written | None = ...,
         inspected: _chunk_pb2.Inspected | None = ...,
+        stored: _chunk_pb2.Stored | None = ...,
         probed: _health_pb2.Probed | None = ...,
         events: _health_pb2.Events | None = ...,
         backup_begun: _backup_pb2.BackupBegun | None = ...,
         backup_piece: _backup_pb2.BackupPiece | None = ...,
         drain_reports: _head_pb2.DrainReports | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "trash_listing", "appended", "joined", "load", "inventory_page", "copied", "written", "inspected", "probed", "events", "backup_begun", "backup_piece", "drain_reports"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "trash_listing", "appended", "joined", "load", "inventory_page", "copied", "written", "inspected", "stored", "probed", "events", "backup_begun", "backup_piece", "drain_reports"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
