@@ -82,6 +82,9 @@ class RealFile:
             # The result does not matter: datasync reports what could not be written.
             _sync_file_range(self._fd, offset, length, _SYNC_FILE_RANGE_WRITE)
 
+    def uncache(self) -> None:
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def datasync(self) -> None:
         if self._fd < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # fdatasync: a ValueError

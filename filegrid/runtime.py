@@ -98,6 +98,9 @@ class File(Protocol):
     def start_writeback(self, offset: int, length: int) -> None:
         """Begin to move what was written there to the disk; a hint, which may do nothing."""
 
+    def uncache(self) -> None:
+        """Let what is read next come from the disk itself, not from memory; a hint."""
+
     def datasync(self) -> None:
         """Make contents and length durable. After an OSError the contents are lost (S16)."""
 

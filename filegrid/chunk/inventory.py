@@ -32,6 +32,9 @@ class Inventory:
     def get(self, chunk_id: bytes) -> Chunk | None:
         return self._chunks.get(ChunkId(chunk_id))
 
+    def ids(self) -> list[ChunkId]:
+        return list(self._order)
+
     def page(self, after: bytes, limit: int) -> tuple[list[Chunk], bool]:
         """The next chunks in order, and whether there are more."""
         start = bisect_right(self._order, ChunkId(after)) if after else 0

@@ -42,6 +42,7 @@ each.
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,8 @@ _MOST_DESCRIPTION_BYTES = 8192
 _FIRST_READ_BYTES = 512
 """Holds a record's prefix and, unless its path is long, its description."""
 
-_SEARCH_BYTES = 1024 * 1024
+_SEARCH_BYTES = 64 * 1024
+"""Read at once in the search for a record; it is skipped where the disk cannot read it."""
 
 _MAGIC = b"FGsegmt\n"
 _RECORD_MAGIC = b"FGrc"
@@ -194,7 +196,7 @@ def encode(key: bytes, content: Content, offset: int, group: int) -> tuple[Entry
 def decode(key: bytes, file: File, offset: int, size: int) -> Record | None:
     """The record at `offset`; None where there is no whole one before `size`, the file's end.
 
-    :raises OSError: where the file cannot be read.
+    :raises OSError: where the disk failed, which says nothing about the record.
     """
     found = _described(key, _RECORD_MAGIC, file, offset, _MOST_DESCRIPTION_BYTES)
     if found is None:
@@ -217,7 +219,7 @@ def next_record(key: bytes, file: File, offset: int, size: int) -> Record | None
     """The first whole record from `offset` on, whatever is in between."""
     at = _aligned(offset)
     while at < size:
-        data = file.pread(_SEARCH_BYTES, at)
+        data = read(file, _SEARCH_BYTES, at)
         for place in range(0, len(data), ALIGN_BYTES):
             if data.startswith(_RECORD_MAGIC, place):
                 record = decode(key, file, at + place, size)
@@ -243,7 +245,7 @@ def encode_index(key: bytes, entries: Iterable[Entry], offset: int) -> bytes:
 
 def decode_index(key: bytes, file: File, size: int) -> list[Entry] | None:
     """All records of a segment that is full; None where it has no whole index."""
-    trailer = file.pread(TRAILER_BYTES, max(HEADER_BYTES, size - TRAILER_BYTES))
+    trailer = read(file, TRAILER_BYTES, max(HEADER_BYTES, size - TRAILER_BYTES))
     if len(trailer) != TRAILER_BYTES:
         return None
     if trailer[_TRAILER.size :] != _checksum(key, trailer[: _TRAILER.size]):
@@ -256,6 +258,16 @@ def decode_index(key: bytes, file: File, size: int) -> list[Entry] | None:
         Entry(Chunk(id=ChunkId(id_), length=length, digest=Digest(digest)), record_at, bytes_at)
         for id_, digest, length, record_at, bytes_at in _ENTRY.iter_unpack(found[0])
     ]
+
+
+def read(file: File, length: int, offset: int) -> bytes:
+    """What is there, or nothing where the disk cannot read it: that is damage of this place."""
+    try:
+        return file.pread(length, offset)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""
 
 
 def encode_removed(entry: Entry) -> bytes:
@@ -271,7 +283,7 @@ def _described(
     key: bytes, wanted: bytes, file: File, offset: int, most_bytes: int
 ) -> tuple[bytes, int, int] | None:
     """Description, length and group of what begins at `offset`; None where it is damaged."""
-    data = file.pread(_FIRST_READ_BYTES, offset)
+    data = read(file, _FIRST_READ_BYTES, offset)
     if len(data) < _FRONT_BYTES:
         return None
     magic, description_bytes, length, group = _PREFIX.unpack_from(data)
@@ -279,7 +291,7 @@ def _described(
         return None
     end = _FRONT_BYTES + description_bytes
     if end > len(data):
-        data += file.pread(end - len(data), offset + len(data))
+        data += read(file, end - len(data), offset + len(data))
     prefix, description = data[: _PREFIX.size], data[_FRONT_BYTES:end]
     if data[_PREFIX.size : _FRONT_BYTES] != _checksum(
         key, _OFFSET.pack(offset), prefix, description

@@ -61,7 +61,7 @@ def load(disk: Disk, path: str) -> tuple[Segment, list[Entry]] | None:
     """
     with closing(disk.open(path)) as file:
         size = file.size()
-        key = record.decode_header(file.pread(record.HEADER_BYTES, 0), path)
+        key = record.decode_header(record.read(file, record.HEADER_BYTES, 0), path)
         if key is None:
             if size <= record.HEADER_BYTES:  # torn: it never took anything
                 return Segment(path=path, key=b""), []
@@ -154,7 +154,7 @@ def _scan(segment: Segment, file: File, size: int) -> list[Entry]:
 
 def read_back(entry: Entry, file: File) -> tuple[bytes, bytes] | None:
     """A record's bytes and its block digests; None where they are not what was written."""
-    data = file.pread(entry.digests_end - entry.bytes_at, entry.bytes_at)
+    data = record.read(file, entry.digests_end - entry.bytes_at, entry.bytes_at)
     length = entry.chunk.length
     content, digests = data[:length], data[length:]
     try:

@@ -11,8 +11,10 @@ from filegrid.chunk.fence import Fence
 from filegrid.chunk.heads import HeadLinks
 from filegrid.chunk.inventory import Inventory
 from filegrid.chunk.load import Meter
+from filegrid.chunk.scrub import Scrub
 from filegrid.chunk.store import SMALL_BYTES, Store
 from filegrid.chunk.transfers import Transfers
+from filegrid.chunk.verified import open_verifications
 from filegrid.config import Settings
 from filegrid.datafolder import DataFolder
 from filegrid.errors import GridError, StaleEpoch, to_fault
@@ -78,6 +80,15 @@ class ChunkServer:
         self._transfers = Transfers(
             runtime, store, inventory, self._pool, self._meter, name=identity.name
         )
+        self._scrub = self._transfers.scrub = Scrub(
+            runtime,
+            inventory,
+            self._meter,
+            days=settings.scrub.days,
+            rot_found=len(store.damaged),
+            verify=self._transfers.verify,
+            open=lambda: open_verifications(runtime.disk, folder.within("verified.sqlite")),
+        )
         self._space = (0, 0)
         self._trouble = ""
         self._tasks = Tasks("compacting")
@@ -109,6 +120,7 @@ class ChunkServer:
         self._listener = await self._runtime.network.listen(self._settings.node.listen, build)
         self._heads.start()
         self._tasks.begin(self._compact())
+        self._scrub.start()
         _log.info(
             "{name} serves {chunks} chunks at {address}",
             name=self._identity.name,
@@ -120,6 +132,7 @@ class ChunkServer:
         """Take leave of the heads, then end what is under way."""
         await self._heads.stop()
         await self._tasks.stop()
+        await self._scrub.stop()
         if self._listener is not None:
             await self._listener.close()
         for link in list(self._links):
@@ -259,6 +272,7 @@ class ChunkServer:
             trouble=self._trouble,
             held_bytes=self._inventory.bytes,
             writers=self._store.writers,
+            scrubbed=self._scrub.report,
         )
 
 

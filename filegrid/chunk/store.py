@@ -57,21 +57,26 @@ class ChunkReader:
     def pread(self, length: int, offset: int) -> bytes:
         """Up to `length` of the chunk's bytes, unchecked; fewer only at its end.
 
-        :raises IntegrityError: where the file ends too early.
-        :raises DiskFailed: where it cannot be read.
+        :raises IntegrityError: where the file ends too early, or a part of it cannot be read.
+        :raises DiskFailed: where the disk failed, which says nothing about the chunk.
         """
         return self._read(max(0, min(length, self.chunk.length - offset)), self._bytes_at + offset)
 
     def block_digests(self) -> bytes:
         """The digests of all its blocks, checked against its own.
 
-        :raises IntegrityError: where they do not match it.
-        :raises DiskFailed: where they cannot be read.
+        :raises IntegrityError: where they do not match it, or cannot be read.
+        :raises DiskFailed: as :meth:`pread`.
         """
         length = self.chunk.length
         digests = self._read(blocks_in(length) * DIGEST_BYTES, self._digests_at)
         BlockVerifier(self.chunk, digests)
         return digests
+
+    def uncache(self) -> None:
+        """Let what is read next come from the disk itself."""
+        with grid_errors(self.chunk.id.hex()):
+            self._file.uncache()
 
     def close(self) -> None:
         self._file.close()
@@ -79,7 +84,7 @@ class ChunkReader:
     def _read(self, length: int, offset: int) -> bytes:
         subject = self.chunk.id.hex()
         with grid_errors(subject):
-            data = self._file.pread(length, offset)
+            data = _pread(self._file, length, offset, subject)
         if len(data) < length:
             raise IntegrityError("the file of the chunk ends too early", subject)
         return data
@@ -164,29 +169,34 @@ class Store:
         """Store small chunks, whole, with one sync.
 
         :returns: for each None once it survives every crash (S16), or why it was not stored.
+        :raises DiskFailed: where the disk does not even say how much space it has.
         """
         errors: list[GridError | None] = [None] * len(chunks)
         contents: dict[int, Content] = {}
-        with self._lock:
-            room = self._space()[1]
+        room = self.space()[1]
         for place, (chunk, origin, data) in enumerate(chunks):
             try:
-                content = whole_content(self._grid_id, chunk, origin, data)
-                room -= content.size
-                if self._exists(chunk.id):
-                    raise _exists_already(chunk.id)
-                if chunk.length > self._small_bytes:
-                    raise InvalidRequest("this is no small chunk", chunk.id.hex())
-                if room < 0:
-                    raise _no_room(chunk.id)
-                contents[place] = content
+                contents[place] = self._content(chunk, origin, data, room)
             except GridError as error:
                 errors[place] = error
+            else:
+                room -= contents[place].size
         if contents:
             written = self._small.write(list(contents.values()))
             for place, outcome in zip(contents, written, strict=True):
                 errors[place] = outcome
         return errors
+
+    def _content(self, chunk: Chunk, origin: wire.ChunkOrigin, data: Bytes, room: int) -> Content:
+        if chunk.length > self._small_bytes:
+            raise InvalidRequest("this is no small chunk", chunk.id.hex())
+        content = whole_content(self._grid_id, chunk, origin, data)
+        with grid_errors(chunk.id.hex()):
+            if self._exists(chunk.id):
+                raise _exists_already(chunk.id)
+        if content.size > room:
+            raise _no_room(chunk.id)
+        return content
 
     def _writer(self, chunk_id: ChunkId, origin: wire.ChunkOrigin, most_bytes: int) -> Writer:
         if most_bytes <= self._small_bytes:
@@ -248,18 +258,20 @@ class Store:
             return self._header(chunk_id)
 
     def verify(self, chunk: Chunk) -> None:
-        """Read all of a chunk and check it.
+        """Read all of a chunk, from the disk and not from memory, and check it.
 
         :raises NoSuchChunk: where it is not here.
-        :raises IntegrityError: where anything of it does not match its digest.
-        :raises DiskFailed: where it cannot be read.
+        :raises IntegrityError: where anything of it does not match its digest, or cannot be read.
+        :raises DiskFailed: where the disk failed, which says nothing about the chunk.
         """
         if Chunk.from_wire(self.header(chunk.id).chunk) != chunk:
             raise IntegrityError("the chunk on disk is another one", chunk.id.hex())
         with closing(self.open_reader(chunk)) as reader:
+            reader.uncache()
             verifier = BlockVerifier(chunk, reader.block_digests())
             for offset in range(0, chunk.length, _VERIFY_BYTES):
                 verifier.check(offset // BLOCK_BYTES, reader.pread(_VERIFY_BYTES, offset))
+            reader.uncache()  # nobody asked for it: it must not push out what is asked for
 
     def quarantine(self, chunk_id: ChunkId, reason: str) -> None:
         """Put a damaged chunk aside, durably, so that a good replica can take its place.
@@ -328,14 +340,9 @@ class Store:
         try:
             return Chunk.from_wire(self._header(chunk_id).chunk)
         except IntegrityError as error:
-            reason = error.what
-        except OSError as error:
-            if error.errno != errno.EIO:  # not the chunk's own fault
-                raise
-            reason = "its header cannot be read"
-        self._quarantine(chunk_id, reason)
-        self.damaged.append(chunk_id)
-        return None
+            self._quarantine(chunk_id, error.what)
+            self.damaged.append(chunk_id)
+            return None
 
     def _shelved_ids(self) -> Iterator[ChunkId]:
         names = self._disk.names(self._path("chunks"))
@@ -348,7 +355,7 @@ class Store:
     def _header(self, chunk_id: ChunkId) -> wire.ChunkHeader:
         subject = chunk_id.hex()
         with closing(self._open(chunk_id)) as file:
-            page = file.pread(HEADER_BYTES, 0)
+            page = _pread(file, HEADER_BYTES, 0, subject)
             size = file.size()
         header = decode_header(page, subject)
         if (header.grid_id, header.chunk.id) != (self._grid_id, chunk_id):
@@ -412,3 +419,13 @@ def _exists_already(chunk_id: ChunkId) -> GridError:
 
 def _no_room(chunk_id: ChunkId) -> GridError:
     return NoSpace("no room for the chunk", chunk_id.hex(), advice="free or add space")
+
+
+def _pread(file: File, length: int, offset: int, subject: str) -> bytes:
+    """What cannot be read is damage of this chunk; other errors say nothing about it."""
+    try:
+        return file.pread(length, offset)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise IntegrityError("the disk cannot read all of the chunk", subject) from error

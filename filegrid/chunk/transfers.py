@@ -13,10 +13,10 @@ from filegrid.chunk import parcel
 from filegrid.chunk.intake import MOST_QUEUED_BYTES, Forward, Intake
 from filegrid.chunk.inventory import Inventory
 from filegrid.chunk.load import Meter
+from filegrid.chunk.scrub import Scrub
 from filegrid.chunk.store import Store
 from filegrid.errors import (
     Busy,
-    DiskFailed,
     GridError,
     IntegrityError,
     InvalidRequest,
@@ -53,7 +53,12 @@ _log = Logger()
 
 
 class Transfers:
-    """Moves chunks between the store, clients and peers."""
+    """Moves chunks between the store, clients and peers.
+
+    :ivar scrub: keeps when each replica was verified last.
+    """
+
+    scrub: Scrub
 
     def __init__(
         self,
@@ -258,22 +263,35 @@ class Transfers:
         chunk = self._inventory.get(request.chunk_id)
         if chunk is None:
             return wire.Inspected(state=head_pb2.REPLICA_STATE_MISSING)
-        if request.verify:
-            try:
-                await self._runtime.threads.run(self._store.verify, chunk)
-                self._meter.moved(disk_bytes=chunk.length)
-            except (IntegrityError, NoSuchChunk, DiskFailed) as error:
-                await self.condemn(chunk, str(error))
-                return wire.Inspected(state=head_pb2.REPLICA_STATE_CORRUPT)
+        if request.verify and not await self.verify(chunk):
+            return wire.Inspected(state=head_pb2.REPLICA_STATE_CORRUPT)
         file, offset = await self._runtime.threads.run(self._store.locate, chunk.id)
         return wire.Inspected(
-            state=head_pb2.REPLICA_STATE_GOOD, file=file, offset=offset, chunk=chunk.to_wire()
+            state=head_pb2.REPLICA_STATE_GOOD,
+            file=file,
+            offset=offset,
+            chunk=chunk.to_wire(),
+            verified_ms=await self.scrub.last_verified_ms(chunk.id),
         )
+
+    async def verify(self, chunk: Chunk) -> bool:
+        """Read all of a replica and compare; a damaged one is condemned.
+
+        :raises DiskFailed: where the disk failed, which says nothing about the replica.
+        """
+        try:
+            await self._runtime.threads.run(self._store.verify, chunk)
+        except (IntegrityError, NoSuchChunk) as error:
+            await self.condemn(chunk, str(error))
+            return False
+        self._meter.moved(disk_bytes=chunk.length)
+        await self.scrub.verified(chunk)
+        return True
 
     async def condemn(self, chunk: Chunk, reason: str) -> None:
         """Serve it no more, tell the heads, and set its file aside."""
         if self._inventory.condemn(chunk.id) is None:
-            return  # somebody else found it at the same time
+            return  # somebody else found it at the same time, or it was removed
         _log.error("{chunk} is damaged: {reason}", chunk=chunk.id.hex(), reason=reason)
         try:
             await self._runtime.threads.run(self._store.quarantine, chunk.id, reason)

@@ -15,6 +15,11 @@ from filegrid.errors import IntegrityError, Unavailable
 if TYPE_CHECKING:
     from filegrid.client.check import Finding, Summary
 
+_SERVER_TITLES = (
+    *("chunk server", "state", "rack", "address"),
+    *("used", "free", "chunks", "cpu", "verified"),
+)
+
 DAMAGED = 1
 """fsck's exit code where nothing is lost and something is not as it should be."""
 
@@ -67,7 +72,7 @@ def show_status(state: dict[str, Any]) -> None:
     if state["chunk_servers"]:
         click.echo()
         table(
-            ("chunk server", "state", "rack", "address", "used", "free", "chunks", "cpu"),
+            _SERVER_TITLES,
             [server_row(server) for server in state["chunk_servers"]],
         )
 
@@ -110,7 +115,16 @@ def server_row(server: dict[str, Any]) -> tuple[str, ...]:
         human_bytes(server["free_bytes"]),
         str(server["chunks"]),
         f"{server['cpu_percent']:.0f}%",
+        verified(server),
     )
+
+
+def verified(server: dict[str, Any]) -> str:
+    """Since when all of a chunk server's replicas were read back, or how many were not yet."""
+    scrub = server["scrub"]
+    if scrub["never_verified"]:
+        return f"{scrub['never_verified']} not yet"
+    return f"since {local_time(scrub['oldest_verified'])}" if scrub["oldest_verified"] else "-"
 
 
 def table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

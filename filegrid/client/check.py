@@ -11,7 +11,7 @@ from typing import Any
 from filegrid.client.content import Content
 from filegrid.client.grid import GridClient, normal
 from filegrid.client.manifest import Placed
-from filegrid.client.stat import Stat
+from filegrid.client.stat import MILLISECONDS, Stat
 from filegrid.client.window import Window
 from filegrid.errors import Busy, ContentCollected, GridError, IntegrityError
 from filegrid.model import Address
@@ -54,14 +54,20 @@ class Checked:
     file: str = ""
     """Within the node's data folder; empty where the server did not say."""
     offset: int = 0
+    verified_ms: int = 0
+    """When the server last read all of it back; 0 where it never did, or did not say."""
 
     def document(self) -> dict[str, Any]:
-        """As commands print it; `file` and `offset` are None where the server did not say."""
+        """As commands print it; None stands for what the server did not say.
+
+        `verified` is in seconds since 1970, None where it was never read back since it came.
+        """
         return {
             "server": self.server,
             "state": STATE_NAMES[self.state],
             "file": self.file or None,
             "offset": self.offset if self.file else None,
+            "verified": self.verified_ms / MILLISECONDS if self.verified_ms else None,
         }
 
 
@@ -242,7 +248,13 @@ async def inspect(
     state = found.state
     if state == head_pb2.REPLICA_STATE_GOOD and found.chunk != placed.chunk.to_wire():
         state = head_pb2.REPLICA_STATE_CORRUPT  # only a match with the manifest counts (S15)
-    return Checked(server=replica.server, state=state, file=found.file, offset=found.offset)
+    return Checked(
+        server=replica.server,
+        state=state,
+        file=found.file,
+        offset=found.offset,
+        verified_ms=found.verified_ms,
+    )
 
 
 def _unreachable(replica: head_pb2.Replica) -> Checked:

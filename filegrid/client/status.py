@@ -83,4 +83,9 @@ def _server(server: wire.ServerStatus) -> dict[str, Any]:
         "cpu_percent": server.cpu_percent,
         "network_bytes_per_second": server.network_bytes_per_second,
         "disk_bytes_per_second": server.disk_bytes_per_second,
+        "scrub": {
+            "never_verified": server.scrubbed.never_verified,
+            "oldest_verified": server.scrubbed.oldest_verified_ms / 1000 or None,
+            "rot_found": server.scrubbed.rot_found,
+        },
     }

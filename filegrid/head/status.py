@@ -109,6 +109,7 @@ class StatusReport:
                 network_bytes_per_second=server.load.network_bytes_per_second,
                 disk_bytes_per_second=server.load.disk_bytes_per_second,
                 certificate_expires_ms=server.certificate_expires_ms,
+                scrubbed=server.load.scrubbed,
             )
             for server in sorted(self._roster, key=lambda one: one.name)
         ]

@@ -71,6 +71,9 @@ class SimulatedFile:
     def start_writeback(self, offset: int, length: int) -> None:
         """Nothing: what was only started may be lost as well."""
 
+    def uncache(self) -> None:
+        """Nothing: there is no cache."""
+
     def datasync(self) -> None:
         try:
             self._enter("datasync")

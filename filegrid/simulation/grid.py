@@ -18,6 +18,7 @@ from filegrid.chunk.service import ChunkServer, open_chunk_server
 from filegrid.config import Chunk as ChunkSettings
 from filegrid.config import Grid as GridSettings
 from filegrid.config import Node, Settings, Tls
+from filegrid.config import Scrub as ScrubSettings
 from filegrid.errors import GridError
 from filegrid.head.service import Head, open_head
 from filegrid.health.service import HealthNode, open_health_node
@@ -172,12 +173,14 @@ class SimulatedGrid:
         health: int = 0,
         chunk_servers: int = 5,
         racks: int = 3,
+        scrub_days: float = 14.0,
         **settings: int,
     ) -> None:
         self.random = random.Random(seed)
         self.clock = SimulatedClock()
         self.work_seconds = WORK_SECONDS
         self.network = SimulatedNetwork(self.clock, random.Random(self.random.getrandbits(64)))
+        self.scrub_settings = ScrubSettings(days=scrub_days)
         self.grid_settings = GridSettings(**{"chunk_bytes": SMALL_CHUNK_BYTES, **settings})
         names = [f"head-{number + 1}" for number in range(heads)]
         self.head_addresses = tuple(Address(name, PORT) for name in names)
@@ -194,6 +197,7 @@ class SimulatedGrid:
         settings = Settings(
             grid=self.grid_settings,
             chunk=ChunkSettings(),
+            scrub=self.scrub_settings,
             node=Node(
                 name=name,
                 data=Path("/data"),

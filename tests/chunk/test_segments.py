@@ -324,7 +324,7 @@ class DamageTests(SegmentCase):
         """What the disk does not give can be put aside all the same, and made anew."""
         (chunk,) = self.fill([1])
         self.disk.fail_reads(FIRST)
-        self.assertRaises(DiskFailed, self.store.verify, chunk)
+        self.assertRaises(IntegrityError, self.store.verify, chunk)
         self.store.quarantine(chunk.id, "it cannot be read")
         put(self.store, 1, content(3000))
 

@@ -198,12 +198,14 @@ class FaultTests(SynchronousTestCase):
         self.assertEqual(other.damaged, [chunk_id(1)])
 
     def test_reading_fails(self) -> None:
-        """A read that fails says so; it is never an empty answer."""
+        """A read that fails says so; a worn-out sector is damage, a missing disk is not."""
         chunk = put(self.store, 1, content(3000))
         reader = self.store.open_reader(chunk)
-        self.disk.fail_reads(self.path)
+        self.disk.fail_next("pread", errno.ESTALE)
         self.assertRaises(DiskFailed, reader.pread, 100, 0)
-        self.assertRaises(DiskFailed, self.store.verify, chunk)
+        self.disk.fail_reads(self.path)
+        self.assertRaises(IntegrityError, reader.pread, 100, 0)
+        self.assertRaises(IntegrityError, self.store.verify, chunk)
         self.disk.wipe()
         refused = self.assertRaises(DiskFailed, self.store.read, chunk, 0, 1)
         self.assertIn("mounted", str(refused))  # a missing disk, not a lost chunk (S20)

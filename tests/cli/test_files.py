@@ -174,7 +174,7 @@ class Names(CommandCase):
         self.assertEqual((found["digest"], found["size"]), (stat.digest, CHUNK + 1))
         self.assertEqual([chunk["length"] for chunk in found["chunks"]], [CHUNK, 1])
         for replica in found["chunks"][0]["replicas"]:
-            self.assertEqual(set(replica), {"server", "state", "file", "offset"})
+            self.assertEqual(set(replica), {"server", "state", "file", "offset", "verified"})
             disk = self.grid.machine(replica["server"]).disk
             file = disk.open(f"/data/{replica['file']}")
             self.assertEqual(file.pread(CHUNK, replica["offset"]), content(CHUNK + 1)[:CHUNK])

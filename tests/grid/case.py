@@ -36,6 +36,7 @@ class GridCase(SynchronousTestCase):
     health = 0
     chunk_servers = 5
     racks = 3
+    scrub_days = 14.0
 
     def setUp(self) -> None:
         self.grid = SimulatedGrid(
@@ -44,6 +45,7 @@ class GridCase(SynchronousTestCase):
             health=self.health,
             chunk_servers=self.chunk_servers,
             racks=self.racks,
+            scrub_days=self.scrub_days,
             **self.settings,
         )
         self.grid.start()

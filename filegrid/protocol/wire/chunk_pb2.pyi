@@ -178,6 +178,7 @@ class Load(_message.Message):
     TROUBLE_FIELD_NUMBER: _builtins.int
     HELD_BYTES_FIELD_NUMBER: _builtins.int
     WRITERS_FIELD_NUMBER: _builtins.int
+    SCRUBBED_FIELD_NUMBER: _builtins.int
     capacity_bytes: _builtins.int
     free_bytes: _builtins.int
     chunks: _builtins.int
@@ -192,6 +193,8 @@ class Load(_message.Message):
     """in all its chunks"""
     writers: _builtins.int
     """chunks that are being written and not sealed yet"""
+    @_builtins.property
+    def scrubbed(self) -> _head_pb2.Scrubbed: ...
     def __init__(
         self,
         *,
@@ -206,10 +209,11 @@ class Load(_message.Message):
         trouble: _builtins.str = ...,
         held_bytes: _builtins.int = ...,
         writers: _builtins.int = ...,
+        scrubbed: _head_pb2.Scrubbed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scrubbed", b"scrubbed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "free_bytes", b"free_bytes", "held_bytes", b"held_bytes", "network_bytes_per_second", b"network_bytes_per_second", "transfers", b"transfers", "trouble", b"trouble", "writable", b"writable", "writers", b"writers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "free_bytes", b"free_bytes", "held_bytes", b"held_bytes", "network_bytes_per_second", b"network_bytes_per_second", "scrubbed", b"scrubbed", "transfers", b"transfers", "trouble", b"trouble", "writable", b"writable", "writers", b"writers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -666,11 +670,14 @@ class Inspected(_message.Message):
     FILE_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    VERIFIED_MS_FIELD_NUMBER: _builtins.int
     state: _head_pb2.ReplicaState.ValueType
     file: _builtins.str
     """relative to the node's data folder"""
     offset: _builtins.int
     """of the chunk's first byte in it"""
+    verified_ms: _builtins.int
+    """when all of it was last read back and found good; 0: not since it came"""
     @_builtins.property
     def chunk(self) -> _values_pb2.ChunkRef: ...
     def __init__(
@@ -680,10 +687,11 @@ class Inspected(_message.Message):
         file: _builtins.str = ...,
         offset: _builtins.int = ...,
         chunk: _values_pb2.ChunkRef | None = ...,
+        verified_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "file", b"file", "offset", b"offset", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "file", b"file", "offset", b"offset", "state", b"state", "verified_ms", b"verified_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

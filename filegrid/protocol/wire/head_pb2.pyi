@@ -461,6 +461,36 @@ class HealthStatus(_message.Message):
 Global___HealthStatus: _TypeAlias = HealthStatus  # noqa: Y015
 
 @_typing.final
+class Scrubbed(_message.Message):
+    """How far a chunk server has read back what it holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEVER_VERIFIED_FIELD_NUMBER: _builtins.int
+    OLDEST_VERIFIED_MS_FIELD_NUMBER: _builtins.int
+    ROT_FOUND_FIELD_NUMBER: _builtins.int
+    never_verified: _builtins.int
+    """replicas not read back since they came"""
+    oldest_verified_ms: _builtins.int
+    """all others were read back since then; 0: there are no others"""
+    rot_found: _builtins.int
+    """damaged replicas since the server started"""
+    def __init__(
+        self,
+        *,
+        never_verified: _builtins.int = ...,
+        oldest_verified_ms: _builtins.int = ...,
+        rot_found: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["never_verified", b"never_verified", "oldest_verified_ms", b"oldest_verified_ms", "rot_found", b"rot_found"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Scrubbed: _TypeAlias = Scrubbed  # noqa: Y015
+
+@_typing.final
 class ServerStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -475,6 +505,7 @@ class ServerStatus(_message.Message):
     NETWORK_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     DISK_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EXPIRES_MS_FIELD_NUMBER: _builtins.int
+    SCRUBBED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     address: _builtins.str
     rack: _builtins.str
@@ -486,6 +517,8 @@ class ServerStatus(_message.Message):
     network_bytes_per_second: _builtins.float
     disk_bytes_per_second: _builtins.float
     certificate_expires_ms: _builtins.int
+    @_builtins.property
+    def scrubbed(self) -> Global___Scrubbed: ...
     def __init__(
         self,
         *,
@@ -500,10 +533,11 @@ class ServerStatus(_message.Message):
         network_bytes_per_second: _builtins.float = ...,
         disk_bytes_per_second: _builtins.float = ...,
         certificate_expires_ms: _builtins.int = ...,
+        scrubbed: Global___Scrubbed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scrubbed", b"scrubbed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity_bytes", b"capacity_bytes", "certificate_expires_ms", b"certificate_expires_ms", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "free_bytes", b"free_bytes", "name", b"name", "network_bytes_per_second", b"network_bytes_per_second", "rack", b"rack", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity_bytes", b"capacity_bytes", "certificate_expires_ms", b"certificate_expires_ms", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "free_bytes", b"free_bytes", "name", b"name", "network_bytes_per_second", b"network_bytes_per_second", "rack", b"rack", "scrubbed", b"scrubbed", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
