@@ -106,6 +106,7 @@ class ChunkServer:
         self.methods: Mapping[str, Method] = {
             "write_chunk": Method(READERS, self._transfers.write),
             "store_chunks": Method(READERS, self._transfers.store),
+            "fetch_chunks": Method(READERS, self._transfers.fetch),
             "read_chunk": Method(READERS, self._transfers.read),
             "inspect_chunk": Method(READERS, self._transfers.inspect),
         }

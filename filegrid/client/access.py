@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from filegrid.client.avoided import Avoided
 from filegrid.client.digests import DigestCache
+from filegrid.client.fetching import Fetches
 from filegrid.client.parcels import Parcels
 from filegrid.client.session import GOODBYE_SECONDS, Session
 from filegrid.errors import GridError
@@ -36,9 +37,12 @@ class Access:
     digests: DigestCache = field(default_factory=DigestCache)
     complaints: set[Deferred[None]] = field(default_factory=set)
     parcels: Parcels = field(init=False)
+    fetches: Fetches = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parcels", Parcels(self))  # the rest is frozen
+        # Made of what is here already; all is frozen from now on.
+        object.__setattr__(self, "parcels", Parcels(self))
+        object.__setattr__(self, "fetches", Fetches(self))
 
     def complain(self, chunk_id: ChunkId, server: str, reason: GridError) -> None:
         """Tell the head of a replica that is not what it should be; nobody waits for it."""
@@ -53,6 +57,7 @@ class Access:
         telling = DeferredList(list(self.complaints), consumeErrors=True)
         await telling.addTimeout(GOODBYE_SECONDS, self.runtime.clock)
         await self.parcels.close()
+        await self.fetches.close()
         self.pool.close()
         await self.session.close()
 

@@ -29,6 +29,9 @@ from filegrid.runtime import Bytes, Runtime
 
 TIMEOUT_SECONDS = 30.0
 
+OPEN_CHUNKS = 16
+"""Told with an opened file: a file with more chunks is worth another call."""
+
 LIST_PAGE = 1000
 """Names in one answer; a page is one moment, a whole listing is not."""
 
@@ -173,10 +176,12 @@ class GridClient:
 
     async def open_read(self, path: str) -> Content:
         """The version that the file has now; it stays this version (S19)."""
-        stat = await self.stat(path)
+        request = head_pb2.OpenFile(path=normal(path), limit=OPEN_CHUNKS)
+        opened = await self.access.session.call(request, head_pb2.OpenedFile)
+        stat = Stat.from_wire(opened.node)
         if stat.is_folder:
             raise IsAFolder("this is a folder", stat.path)
-        return Content(self.access, stat)
+        return Content(self.access, stat, opened.page)
 
     async def read_bytes(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """The bytes from `offset` on, up to `length` or to the end of the file."""

@@ -41,7 +41,7 @@ CLIENTS = frozenset({Role.CLIENT, Role.OPERATOR})
 VERBS = (
     *("open_session", "close_session", "keep_session"),
     *("make_folder", "stage_chunks", "publish", "rename", "remove"),
-    *("stat", "list", "manifest", "allocate", "complain", "list_deficits"),
+    *("stat", "list", "manifest", "open_file", "allocate", "complain", "list_deficits"),
     *("restore_trash", "empty_trash", "list_trash"),
 )
 """What only the leader answers."""
@@ -90,6 +90,7 @@ class Verbs:
             "stat": self._stat,
             "list": self._list,
             "manifest": self._manifest,
+            "open_file": self._open_file,
             "allocate": self._allocate,
             "complain": self._complain,
             "get_status": self._get_status,
@@ -176,8 +177,18 @@ class Verbs:
 
     async def _manifest(self, caller: Caller, request: Message) -> head_pb2.ManifestPage:
         assert isinstance(request, head_pb2.Manifest)
-        limit = min(request.limit or MOST_PLACED, MOST_PLACED)
-        chunks, more = self._namespace.manifest(request.content_id, request.first_index, limit)
+        return self._page(request.content_id, request.first_index, request.limit)
+
+    async def _open_file(self, caller: Caller, request: Message) -> head_pb2.OpenedFile:
+        assert isinstance(request, head_pb2.OpenFile)
+        node = self._namespace.stat(request.path)
+        if node.kind == values_pb2.NODE_KIND_FOLDER:
+            return head_pb2.OpenedFile(node=node)
+        return head_pb2.OpenedFile(node=node, page=self._page(node.content_id, 0, request.limit))
+
+    def _page(self, content_id: bytes, first_index: int, limit: int) -> head_pb2.ManifestPage:
+        limit = min(limit or MOST_PLACED, MOST_PLACED)
+        chunks, more = self._namespace.manifest(content_id, first_index, limit)
         return head_pb2.ManifestPage(
             chunks=[
                 head_pb2.PlacedChunk(chunk=chunk.to_wire(), replicas=self.replicas(chunk))

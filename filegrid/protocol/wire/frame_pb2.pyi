@@ -120,6 +120,7 @@ class Call(_message.Message):
     RESTORE_TRASH_FIELD_NUMBER: _builtins.int
     EMPTY_TRASH_FIELD_NUMBER: _builtins.int
     LIST_TRASH_FIELD_NUMBER: _builtins.int
+    OPEN_FILE_FIELD_NUMBER: _builtins.int
     ELECT_FIELD_NUMBER: _builtins.int
     APPEND_ENTRIES_FIELD_NUMBER: _builtins.int
     INSTALL_STATE_FIELD_NUMBER: _builtins.int
@@ -134,6 +135,7 @@ class Call(_message.Message):
     READ_CHUNK_FIELD_NUMBER: _builtins.int
     INSPECT_CHUNK_FIELD_NUMBER: _builtins.int
     STORE_CHUNKS_FIELD_NUMBER: _builtins.int
+    FETCH_CHUNKS_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
     GET_EVENTS_FIELD_NUMBER: _builtins.int
     BEGIN_BACKUP_FIELD_NUMBER: _builtins.int
@@ -186,6 +188,8 @@ class Call(_message.Message):
     @_builtins.property
     def list_trash(self) -> _head_pb2.ListTrash: ...
     @_builtins.property
+    def open_file(self) -> _head_pb2.OpenFile: ...
+    @_builtins.property
     def elect(self) -> _election_pb2.ElectionMessage:
         """among heads"""
 
@@ -223,6 +227,8 @@ class Call(_message.Message):
     def inspect_chunk(self) -> _chunk_pb2.InspectChunk: ...
     @_builtins.property
     def store_chunks(self) -> _chunk_pb2.StoreChunks: ...
+    @_builtins.property
+    def fetch_chunks(self) -> _chunk_pb2.FetchChunks: ...
     @_builtins.property
     def probe(self) -> _health_pb2.Probe:
         """to a head or a health node, from a health node"""
@@ -265,6 +271,7 @@ class Call(_message.Message):
         restore_trash: _values_pb2.RestoreTrash | None = ...,
         empty_trash: _values_pb2.EmptyTrash | None = ...,
         list_trash: _head_pb2.ListTrash | None = ...,
+        open_file: _head_pb2.OpenFile | None = ...,
         elect: _election_pb2.ElectionMessage | None = ...,
         append_entries: _replication_pb2.AppendEntries | None = ...,
         install_state: _replication_pb2.InstallState | None = ...,
@@ -279,17 +286,18 @@ class Call(_message.Message):
         read_chunk: _chunk_pb2.ReadChunk | None = ...,
         inspect_chunk: _chunk_pb2.InspectChunk | None = ...,
         store_chunks: _chunk_pb2.StoreChunks | None = ...,
+        fetch_chunks: _chunk_pb2.FetchChunks | None = ...,
         probe: _health_pb2.Probe | None = ...,
         get_events: _health_pb2.GetEvents | None = ...,
         begin_backup: _backup_pb2.BeginBackup | None = ...,
         read_backup: _backup_pb2.ReadBackup | None = ...,
         end_backup: _backup_pb2.EndBackup | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "stat", b"stat", "store_chunks", b"store_chunks", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "stat", b"stat", "store_chunks", b"store_chunks", "write_chunk", b"write_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "stat", b"stat", "store_chunks", b"store_chunks", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "stat", b"stat", "store_chunks", b"store_chunks", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "write_chunk", b"write_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "elect", "append_entries", "install_state", "join", "changes", "drain", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk", "store_chunks", "probe", "get_events", "begin_backup", "read_backup", "end_backup"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "open_file", "elect", "append_entries", "install_state", "join", "changes", "drain", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk", "store_chunks", "fetch_chunks", "probe", "get_events", "begin_backup", "read_backup", "end_backup"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -310,6 +318,7 @@ class Reply(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     DEFICITS_FIELD_NUMBER: _builtins.int
     TRASH_LISTING_FIELD_NUMBER: _builtins.int
+    OPENED_FILE_FIELD_NUMBER: _builtins.int
     APPENDED_FIELD_NUMBER: _builtins.int
     JOINED_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
@@ -318,6 +327,7 @@ class Reply(_message.Message):
     WRITTEN_FIELD_NUMBER: _builtins.int
     INSPECTED_FIELD_NUMBER: _builtins.int
     STORED_FIELD_NUMBER: _builtins.int
+    FETCHED_FIELD_NUMBER: _builtins.int
     PROBED_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     BACKUP_BEGUN_FIELD_NUMBER: _builtins.int
@@ -345,6 +355,8 @@ class Reply(_message.Message):
     @_builtins.property
     def trash_listing(self) -> _head_pb2.TrashListing: ...
     @_builtins.property
+    def opened_file(self) -> _head_pb2.OpenedFile: ...
+    @_builtins.property
     def appended(self) -> _replication_pb2.Appended: ...
     @_builtins.property
     def joined(self) -> _chunk_pb2.Joined: ...
@@ -360,6 +372,8 @@ class Reply(_message.Message):
     def inspected(self) -> _chunk_pb2.Inspected: ...
     @_builtins.property
     def stored(self) -> _chunk_pb2.Stored: ...
+    @_builtins.property
+    def fetched(self) -> _chunk_pb2.Fetched: ...
     @_builtins.property
     def probed(self) -> _health_pb2.Probed: ...
     @_builtins.property
@@ -384,6 +398,7 @@ class Reply(_message.Message):
         status: _head_pb2.Status | None = ...,
         deficits: _head_pb2.Deficits | None = ...,
         trash_listing: _head_pb2.TrashListing | None = ...,
+        opened_file: _head_pb2.OpenedFile | None = ...,
         appended: _replication_pb2.Appended | None = ...,
         joined: _chunk_pb2.Joined | None = ...,
         load: _chunk_pb2.Load | None = ...,
@@ -392,17 +407,18 @@ class Reply(_message.Message):
         written: _chunk_pb2.Written | None = ...,
         inspected: _chunk_pb2.Inspected | None = ...,
         stored: _chunk_pb2.Stored | None = ...,
+        fetched: _chunk_pb2.Fetched | None = ...,
         probed: _health_pb2.Probed | None = ...,
         events: _health_pb2.Events | None = ...,
         backup_begun: _backup_pb2.BackupBegun | None = ...,
         backup_piece: _backup_pb2.BackupPiece | None = ...,
         drain_reports: _head_pb2.DrainReports | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "fetched", b"fetched", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "opened_file", b"opened_file", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "fetched", b"fetched", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "opened_file", b"opened_file", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "trash_listing", "appended", "joined", "load", "inventory_page", "copied", "written", "inspected", "stored", "probed", "events", "backup_begun", "backup_piece", "drain_reports"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "trash_listing", "opened_file", "appended", "joined", "load", "inventory_page", "copied", "written", "inspected", "stored", "fetched", "probed", "events", "backup_begun", "backup_piece", "drain_reports"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

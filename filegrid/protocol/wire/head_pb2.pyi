@@ -268,6 +268,55 @@ class ManifestPage(_message.Message):
 Global___ManifestPage: _TypeAlias = ManifestPage  # noqa: Y015
 
 @_typing.final
+class OpenFile(_message.Message):
+    """Stat, and the first page of the manifest where it is a file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    limit: _builtins.int
+    """chunks"""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenFile: _TypeAlias = OpenFile  # noqa: Y015
+
+@_typing.final
+class OpenedFile(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def node(self) -> _values_pb2.Node: ...
+    @_builtins.property
+    def page(self) -> Global___ManifestPage: ...
+    def __init__(
+        self,
+        *,
+        node: _values_pb2.Node | None = ...,
+        page: Global___ManifestPage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "page", b"page"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "page", b"page"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenedFile: _TypeAlias = OpenedFile  # noqa: Y015
+
+@_typing.final
 class Target(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
