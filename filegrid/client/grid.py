@@ -212,6 +212,16 @@ class GridClient:
         page = [Stat.from_wire(node) for node in listing.nodes]
         return page, page[-1].name if listing.more and page else None
 
+    async def list_contents(self, path: str, after: str = "") -> tuple[list[Content], str | None]:
+        """As :meth:`list_page`, of what is to be read: for small files all that reading needs."""
+        request = head_pb2.List(path=normal(path), after=after, with_chunks=True)
+        listing = await self.access.session.call(request, head_pb2.Listing)
+        found = []
+        for node, page in zip(listing.nodes, listing.pages, strict=True):
+            known = page if page.chunks else None
+            found.append(Content(self.access, Stat.from_wire(node), known))
+        return found, found[-1].stat.name if listing.more and found else None
+
     async def walk(self, path: str = "/") -> AsyncIterator[Stat]:
         """Everything beneath a folder, each folder before what is in it."""
         folders = [path]

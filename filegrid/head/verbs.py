@@ -25,6 +25,9 @@ from filegrid.runtime import Runtime
 MOST_LISTED = 1000
 """Nodes in one page of a listing; with names of 255 bytes below the limit of a frame."""
 
+MOST_LISTED_WITH_CHUNKS = 100
+"""Likewise, each with its chunk's replicas: some milliseconds of this head's time."""
+
 MOST_PLACED = 1024
 """Chunks in one page of a manifest."""
 
@@ -153,9 +156,16 @@ class Verbs:
 
     async def _list(self, caller: Caller, request: Message) -> head_pb2.Listing:
         assert isinstance(request, head_pb2.List)
-        limit = min(request.limit or MOST_LISTED, MOST_LISTED)
+        most = MOST_LISTED_WITH_CHUNKS if request.with_chunks else MOST_LISTED
+        limit = min(request.limit or most, most)
         nodes, more = self._namespace.list_folder(request.path, request.after, limit)
-        return head_pb2.Listing(nodes=nodes, more=more)
+        answer = head_pb2.Listing(nodes=nodes, more=more)
+        if request.with_chunks:
+            for node in nodes:
+                page = answer.pages.add()
+                if node.chunk_count == 1:
+                    page.CopyFrom(self._page(node.content_id, 0, 1))
+        return answer
 
     async def _list_trash(self, caller: Caller, request: Message) -> head_pb2.TrashListing:
         assert isinstance(request, head_pb2.ListTrash)
