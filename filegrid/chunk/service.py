@@ -171,6 +171,7 @@ class ChunkServer:
     async def _heartbeat(self, caller: Caller, request: Message) -> wire.Load:
         assert isinstance(request, wire.Heartbeat)
         await self._obey(request.order)
+        self._heads.leads(caller.link)
         await self._measure_space()
         return self._load()
 

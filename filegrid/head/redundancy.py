@@ -7,7 +7,7 @@ between other work. A healthy chunk costs no memory here.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -69,7 +69,7 @@ class Redundancy:
         self.surplus: dict[ChunkId, Surplus] = {}
         self.condemned: dict[ChunkId, set[str]] = {}
         self.strays: dict[ChunkId, Stray] = {}
-        self._due: deque[ChunkId] = deque()
+        self._due: OrderedDict[ChunkId, None] = OrderedDict()
         self._scans: deque[Callable[[], bool]] = deque()
 
     @property
@@ -79,7 +79,7 @@ class Redundancy:
 
     def touch(self, chunk_ids: Iterable[bytes]) -> None:
         """These are due for a look."""
-        self._due.extend(ChunkId(chunk_id) for chunk_id in chunk_ids)
+        self._due.update(dict.fromkeys(map(ChunkId, chunk_ids)))
 
     def condemn(self, name: str, chunk_ids: Iterable[bytes]) -> None:
         """A server found its replicas damaged; it serves them no more."""
@@ -106,8 +106,8 @@ class Redundancy:
         """Look at some chunks; returns whether more are due."""
         if self._scans and len(self._due) < SCAN_PAGE and self._scans[0]():
             self._scans.popleft()
-        if self._due:
-            self._look([self._due.popleft() for _ in range(min(SCAN_PAGE, len(self._due)))])
+        if most := min(SCAN_PAGE, len(self._due)):
+            self._look([self._due.popitem(last=False)[0] for _ in range(most)])
         return not self.settled
 
     def _paged(self, page: Callable[[bytes], list[ChunkId]]) -> Callable[[], bool]:
@@ -116,7 +116,7 @@ class Redundancy:
         def advance() -> bool:
             nonlocal after
             ids = page(after)
-            self._due.extend(ids)
+            self._due.update(dict.fromkeys(ids))
             if ids:
                 after = ids[-1]
             return len(ids) < SCAN_PAGE
