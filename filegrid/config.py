@@ -160,6 +160,14 @@ class Repair:
         maximum=1_000_000,
         roles=HEAD + CHUNK,
     )
+    restraint_seconds: float = setting(
+        "how long to wait where more than a third of the chunk servers, or a rack, vanish together,"
+        " before more is repaired than chunks on their last replica",
+        default=15.0,
+        minimum=0,
+        maximum=DAY_SECONDS,
+        roles=HEAD,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from filegrid.errors import GridError
 from filegrid.model import Address, Role
 from filegrid.net.dial import Dialler
 from filegrid.net.link import Link, Method
+from filegrid.net.tasks import gather
 from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.protocol.wire import frame_pb2
 from filegrid.runtime import Runtime
@@ -27,6 +28,9 @@ FOLLOWER_SECONDS = 0.5
 it and we would spend more on telling than on the files. The leader is told at once."""
 
 ANSWER_SECONDS = 10.0
+
+LEAVE_SECONDS = 1.0
+"""Whoever stops this server waits for it."""
 
 _log = Logger()
 
@@ -66,6 +70,9 @@ class HeadLinks:
             dialler.start()
 
     async def stop(self) -> None:
+        """Take leave of all heads that can be reached, so that nobody takes this for a crash."""
+        joined = [link for link, telling in self._told.items() if telling.joined]
+        await gather(self._say_leave(link) for link in joined)
         for dialler in self._diallers:
             await dialler.stop()
 
@@ -97,6 +104,13 @@ class HeadLinks:
         if telling is not None:
             telling.start()
 
+    async def _say_leave(self, link: Link) -> None:
+        try:
+            leave = wire.Leave(run=self._run)
+            await link.call(leave, frame_pb2.Done, timeout_seconds=LEAVE_SECONDS)
+        except GridError as error:
+            _log.info("{head} was not told of the stop: {error}", head=link.peer, error=error)
+
     def _not_joined(self, link: Link, failure: object) -> None:
         reason = getattr(failure, "value", failure)
         _log.error("{head} does not take this server: {reason}", head=link.peer, reason=reason)
@@ -117,6 +131,10 @@ class _Telling:
         self._sending = False
         self._soon: IDelayedCall | None = None
         self.leads = False
+
+    @property
+    def joined(self) -> bool:
+        return self._started
 
     def add(self, change: wire.Changes) -> None:
         self._waiting.append(change)

@@ -194,6 +194,7 @@ class Transfers:
             raise IntegrityError("the copy is not the chunk that was ordered", chunk.id.hex())
         await self._read_back(chunk)
         self._inventory.add(stored)
+        await self.scrub.verified(stored)
         self._meter.moved(network_bytes=chunk.length, disk_bytes=chunk.length)
 
     async def _read_back(self, chunk: Chunk) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -54,6 +55,8 @@ def show_status(state: dict[str, Any]) -> None:
     ]
     counts = ", ".join([f"{chunks['healthy']} healthy", *others])
     click.echo(f"chunks  {chunks['total']}: {counts}")
+    for work in state["work"]:
+        click.echo(work_line(work))
     if state["heads"]:
         click.echo()
         rows = [
@@ -75,6 +78,19 @@ def show_status(state: dict[str, Any]) -> None:
             _SERVER_TITLES,
             [server_row(server) for server in state["chunk_servers"]],
         )
+
+
+def work_line(work: dict[str, Any]) -> str:
+    """What goes on by itself, and how far it is."""
+    what = f"{work['kind']} of {work['server']}" if work["server"] else work["kind"]
+    left = f"{human_bytes(work['bytes_left'])} left"
+    if work["chunks_left"]:
+        left = f"{work['chunks_left']} chunks, {left}"
+    if work["waits_for"]:
+        left += f", waits: {work['waits_for']}"
+    elif work["seconds_left"] and work["seconds_left"] >= 1:
+        left += f", some {timedelta(seconds=round(work['seconds_left']))} at most speed"
+    return f"{what}: {left}"
 
 
 @click.command()

@@ -13,7 +13,7 @@ import click
 from filegrid.cli.output import INTERRUPTED, Invocation, error_line, exit_code, note
 from filegrid.errors import GridError
 
-_MODULES = ("nodes", "demo", "ca", "files", "trash", "operator", "backup")
+_MODULES = ("nodes", "demo", "ca", "files", "trash", "operator", "forecast", "backup")
 """Modules of filegrid.cli that have COMMANDS, in the order of looking. Each imports what it needs
 inside its functions, so that `filegrid --help` stays quick."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from filegrid.cli.condition import work_line
 from filegrid.cli.opened import as_json, open_grid
 from filegrid.cli.output import human_bytes, note, print_json
 
@@ -59,6 +60,45 @@ def undrain(targets: tuple[str, ...]) -> None:
         grid.drain(*targets, undo=True)
 
 
+@click.command()
+@click.option("--now", is_flag=True, help="Wait for nobody who is away.")
+@as_json
+def repair(now: bool, as_json: bool) -> None:
+    """Say what is being repaired, and what repair waits for.
+
+    It needs nobody to start it. Where many servers vanish together it waits for them for
+    repair.restraint_seconds, and for a server that was stopped in good order for
+    chunk.maintenance_seconds; with --now, which only an operator may say, it does not.
+    """
+    with open_grid() as grid:
+        if now:
+            grid.repair_now()
+        work = [one for one in grid.status()["work"] if one["kind"] == "repair"]
+    if as_json:
+        print_json({"work": work})
+    elif not now or work:
+        click.echo("\n".join(map(work_line, work)) or "nothing has to be repaired")
+
+
+@click.command()
+@click.option("--wait", is_flag=True, help="Return once the servers are evenly full.")
+def balance(wait: bool) -> None:
+    """Make the chunk servers evenly full now, and at the speed of repair.
+
+    It stops by itself once all are within balance.band_percent of the mean. The grid does the same
+    by itself, more slowly.
+    """
+    with open_grid() as grid:
+        grid.balance()
+        while wait:
+            time.sleep(LOOK_SECONDS)
+            work = [one for one in grid.status()["work"] if one["kind"] == "balance"]
+            if not work:
+                break
+            for one in work:
+                note(work_line(one))
+
+
 def show_drains(servers: list[dict[str, Any]]) -> None:
     for server in servers:
         if server["state"] == "drained":
@@ -73,4 +113,4 @@ def show_drains(servers: list[dict[str, Any]]) -> None:
             note(f"{server['server']}: {blocker}")
 
 
-COMMANDS = [handover, drain, undrain]
+COMMANDS = [handover, drain, undrain, balance, repair]

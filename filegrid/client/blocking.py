@@ -231,6 +231,18 @@ class Grid:
         """As :meth:`filegrid.client.grid.GridClient.drain`."""
         return self.runner.run(lambda: self.client.drain(*targets, undo=undo, dry_run=dry_run))
 
+    def balance(self) -> None:
+        """As :meth:`filegrid.client.grid.GridClient.balance`."""
+        self.runner.run(self.client.balance)
+
+    def repair_now(self) -> None:
+        """As :meth:`filegrid.client.grid.GridClient.repair_now`."""
+        self.runner.run(self.client.repair_now)
+
+    def what_if(self, *down: str) -> dict[str, Any]:
+        """As :meth:`filegrid.client.grid.GridClient.what_if`."""
+        return self.runner.run(lambda: self.client.what_if(*down))
+
     def _pieces(self, reader: Reader) -> Iterator[memoryview]:
         async def close() -> None:
             reader.close()

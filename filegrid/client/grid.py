@@ -12,6 +12,7 @@ from filegrid.client.access import Access
 from filegrid.client.avoided import Avoided
 from filegrid.client.backup import BackedUp, back_up
 from filegrid.client.content import Content
+from filegrid.client.forecast import forecast
 from filegrid.client.ingest import Ingest, look_up
 from filegrid.client.session import Session
 from filegrid.client.stat import Stat, Trashed
@@ -335,6 +336,25 @@ class GridClient:
         request = head_pb2.Drain(targets=targets, undo=undo, dry_run=dry_run)
         answer = await self.access.session.call(request, head_pb2.DrainReports)
         return [drain_document(server) for server in answer.servers]
+
+    async def balance(self) -> None:
+        """Make the chunk servers evenly full now; it goes on by itself, and
+        :meth:`status` shows how far it is. For operators."""
+        await self.access.session.call(head_pb2.StartBalance(), Done)
+
+    async def repair_now(self) -> None:
+        """Wait for no chunk server that vanished with others, or was stopped in good order; for
+        operators."""
+        await self.access.session.call(head_pb2.RepairNow(), Done)
+
+    async def what_if(self, *down: str) -> dict[str, Any]:
+        """What would be unreadable, on one replica or unwritable if these chunk servers, or racks
+        (``rack:dc1/r2``), were down, and how long repair would take; as `filegrid whatif --json`
+        prints it.
+
+        :raises InvalidRequest: where one of them means nobody.
+        """
+        return await forecast(self.access.session, down)
 
     def _ingest(
         self,

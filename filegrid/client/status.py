@@ -45,6 +45,7 @@ def status_document(status: wire.Status) -> dict[str, Any]:
         "files": status.files,
         "bytes": status.bytes,
         "warnings": list(status.warnings),
+        "work": [work_document(work) for work in status.work],
         "verdicts": [event_document(event) for event in status.verdicts],
     }
 
@@ -57,6 +58,18 @@ def event_document(event: Event) -> dict[str, Any]:
         "node": event.node,
         "epoch": event.epoch,
         "evidence": {one.health_node: one.text for one in event.evidence},
+    }
+
+
+def work_document(work: wire.Work) -> dict[str, Any]:
+    """What goes on by itself; `seconds_left` is None where nobody knows."""
+    return {
+        "kind": work.kind,
+        "server": work.server or None,
+        "chunks_left": work.chunks_left,
+        "bytes_left": work.bytes_left,
+        "seconds_left": work.seconds_left or None,
+        "waits_for": work.waits_for or None,
     }
 
 

@@ -54,11 +54,15 @@ class Deficit:
 
 
 class Deficits(Mapping[ChunkId, Deficit]):
-    """Deficits by chunk; iterates from the most urgent to the least."""
+    """Deficits by chunk; iterates from the most urgent to the least.
+
+    :ivar bytes: in one replica of each.
+    """
 
     def __init__(self) -> None:
         self._by_urgency: dict[Urgency, dict[ChunkId, Deficit]] = {}
         self._urgency: dict[ChunkId, Urgency] = {}
+        self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._urgency)
@@ -82,6 +86,8 @@ class Deficits(Mapping[ChunkId, Deficit]):
         chunk_id, urgency = deficit.record.chunk.id, deficit.urgency
         if self._urgency.get(chunk_id, urgency) != urgency:
             self.drop(chunk_id)
+        if chunk_id not in self._urgency:
+            self.bytes += deficit.record.chunk.length
         self._urgency[chunk_id] = urgency
         self._by_urgency.setdefault(urgency, {})[chunk_id] = deficit
 
@@ -89,7 +95,7 @@ class Deficits(Mapping[ChunkId, Deficit]):
         urgency = self._urgency.pop(chunk_id, None)
         if urgency is not None:
             waiting = self._by_urgency[urgency]
-            del waiting[chunk_id]
+            self.bytes -= waiting.pop(chunk_id).record.chunk.length
             if not waiting:
                 del self._by_urgency[urgency]
 

@@ -108,7 +108,11 @@ class Drain:
     def turn(self) -> None:
         """Log what has become true of servers that are leaving."""
         now = self._runtime.clock.seconds()
-        live = [name for name in self._registry.leaving() if self._roster.state(name) is State.LIVE]
+        live = [
+            name
+            for name in sorted(self._registry.leaving)
+            if self._roster.state(name) is State.LIVE
+        ]
         empty = {name for name in live if self.is_empty(name)}
         self._empty_since = {name: self._empty_since.get(name, now) for name in empty}
         if len(self._changes):
@@ -139,6 +143,12 @@ class Drain:
             return False
         return not self._uploads(name, most=1)
 
+    def waiting(self, name: str) -> tuple[int, int]:
+        """Chunks, and bytes in them, that wait to be made elsewhere; of what was looked at."""
+        needs = (*self._redundancy.deficits.values(), *self._redundancy.moves.values())
+        lengths = [need.record.chunk.length for need in needs if name in need.leaving]
+        return len(lengths), sum(lengths)
+
     def _uploads(self, name: str, *, most: int) -> int:
         """Sealed chunks of uploads that are under way."""
         count = 0
@@ -160,7 +170,7 @@ class Drain:
         found = Left(
             uploads=self._uploads(name, most=MOST_UPLOADS) + self._roster[name].load.writers
         )
-        gone = {*leaving, *self._registry.leaving()}
+        gone = {*leaving, *self._registry.leaving}
         after, ids = b"", [ChunkId(b"")]
         while ids:
             ids = self._locations.of_server(name, after, SCAN_PAGE)

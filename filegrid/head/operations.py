@@ -1,25 +1,58 @@
-"""What operators ask of the leading head."""
+"""What operators ask of the leading head, and what anybody may ask of its servers."""
 
 from __future__ import annotations
 
 from google.protobuf.message import Message
 
+from filegrid.head.balance import Balance
 from filegrid.head.drain import Drain
+from filegrid.head.forecast import Forecasts
 from filegrid.head.registry import Registry
+from filegrid.head.roster import Roster
 from filegrid.model import Role
 from filegrid.net.link import Caller, Method
+from filegrid.protocol.wire import frame_pb2
 from filegrid.protocol.wire import head_pb2 as wire
 
 OPERATORS = frozenset({Role.OPERATOR, Role.HEAD})
+ANYBODY = frozenset({Role.OPERATOR, Role.CLIENT})
 
 
 class Operations:
-    """The requests of operators; each may be sent again without harm."""
+    """The requests; each may be sent again without harm."""
 
-    def __init__(self, *, registry: Registry, drain: Drain) -> None:
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        roster: Roster,
+        drain: Drain,
+        balance: Balance,
+        forecasts: Forecasts,
+    ) -> None:
         self._registry = registry
+        self._roster = roster
         self._drain = drain
-        self.methods = {"drain": Method(OPERATORS, self._drain_servers)}
+        self._balance = balance
+        self._forecasts = forecasts
+        self.methods = {
+            "drain": Method(OPERATORS, self._drain_servers),
+            "start_balance": Method(OPERATORS, self._start_balance),
+            "repair_now": Method(OPERATORS, self._repair_now),
+            "what_if": Method(ANYBODY, self._what_if),
+        }
+
+    async def _what_if(self, caller: Caller, request: Message) -> wire.Forecast:
+        assert isinstance(request, wire.WhatIf)
+        return await self._forecasts.make(request.targets, request.after)
+
+    async def _repair_now(self, caller: Caller, request: Message) -> frame_pb2.Done:
+        self._roster.wait_for_nobody()
+        return frame_pb2.Done()
+
+    async def _start_balance(self, caller: Caller, request: Message) -> frame_pb2.Done:
+        self._balance.start()
+        return frame_pb2.Done()
 
     async def _drain_servers(self, caller: Caller, request: Message) -> wire.DrainReports:
         assert isinstance(request, wire.Drain)

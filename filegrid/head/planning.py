@@ -9,6 +9,7 @@ gets more copies at once than its share.
 from __future__ import annotations
 
 import random
+from bisect import bisect
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,6 +65,12 @@ class Work:
             and self.copies < COPIES_PER_SERVER
             and self.outstanding_bytes < OUTSTANDING_BYTES
         )
+
+    def take(self, length: int) -> None:
+        """One more replica is to be made there."""
+        self.write_bytes -= length
+        self.copies += 1
+        self.outstanding_bytes += length
 
 
 @dataclass(slots=True, kw_only=True)
@@ -141,9 +148,7 @@ class _Targets:
 
     def take(self, name: str, length: int) -> None:
         work = self._work[name]
-        work.write_bytes -= length
-        work.copies += 1
-        work.outstanding_bytes += length
+        work.take(length)
         self._taken[name] += length
         if not work.takes_more:
             self.left -= 1
@@ -153,8 +158,11 @@ class _Targets:
         length = deficit.record.chunk.length
         here = deficit.holders
         used = {racks.get(name, "") for name in here}
+        all_weights, last = self._weights[-1], len(self._free) - 1
         for _ in range(_TRIES):
-            one = self._random.choices(self._free, cum_weights=self._weights)[0]
+            # As random.choices, which takes much longer for one.
+            drawn = bisect(self._weights, self._random.random() * all_weights, 0, last)
+            one = self._free[drawn]
             if (
                 one.rack not in used
                 and one.name not in deficit.leaving

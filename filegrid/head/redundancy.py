@@ -8,7 +8,7 @@ between other work. A healthy chunk costs no memory here.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from filegrid.head.deficits import SETTLE_SECONDS, Deficit, Deficits
@@ -126,12 +126,13 @@ class Redundancy:
     def _look(self, chunk_ids: Sequence[ChunkId]) -> None:
         records = self._namespace.records(chunk_ids)
         reports = self._locations.reports(chunk_ids)
+        dead = {name for name in self._liveness if self._liveness.state(name) is State.DEAD}
         for chunk_id in chunk_ids:
             record = records.get(chunk_id)
             if record is None or record.released_ms is not None:
                 self._is_not_named(chunk_id, record, chunk_id in reports)
             else:
-                self._is_named(record, reports.get(chunk_id, ()))
+                self._is_named(record, reports.get(chunk_id, ()), dead)
 
     def _is_not_named(self, chunk_id: ChunkId, record: ChunkRecord | None, reported: bool) -> None:
         self._has_enough(chunk_id)
@@ -143,13 +144,19 @@ class Redundancy:
         else:
             self.strays.pop(chunk_id, None)
 
-    def _is_named(self, record: ChunkRecord, reports: Sequence[Report]) -> None:
+    def _is_named(
+        self, record: ChunkRecord, reports: Sequence[Report], dead: Collection[str]
+    ) -> None:
         chunk = record.chunk
         self.strays.pop(chunk.id, None)
         # Only what matches the manifest is a replica (S15).
-        matching = [name for name, *shape in reports if shape == [chunk.length, chunk.digest]]
-        alive = [name for name in matching if self._liveness.state(name) is not State.DEAD]
-        holders = tuple(name for name in alive if not self._registry.leaves(name))
+        matching = [
+            name
+            for name, length, digest in reports
+            if digest == chunk.digest and length == chunk.length
+        ]
+        alive = [name for name in matching if name not in dead]
+        holders = tuple(name for name in alive if name not in self._registry.leaving)
         if len(holders) > record.replication:
             self.surplus[chunk.id] = Surplus(record=record, holders=holders)
         else:
@@ -169,7 +176,7 @@ class Redundancy:
             record=record,
             holders=holders,
             leaving=tuple(name for name in alive if name not in holders),
-            racks=len({self._registry.rack(name) for name in alive}),
+            racks=len({self._registry.racks.get(name) for name in alive}),
             since=known.since if known is not None else now,
             ready_at=ready_at,
         )

@@ -12,37 +12,35 @@ RACK = "rack:"
 
 
 class Registry:
-    """What was last logged of each chunk server."""
+    """What was last logged of each chunk server.
+
+    :ivar leaving: servers whose replicas do not count as those that stay.
+    :ivar racks: the rack of each; without servers that joined a moment ago.
+    """
 
     def __init__(self, namespace: View) -> None:
         self._namespace = namespace
         self._servers: dict[str, Server] = {}
+        self.leaving: frozenset[str] = frozenset()
+        self.racks: dict[str, str] = {}
         self.refresh()
 
     def refresh(self) -> list[str]:
         """Look again; returns the servers whose standing has changed."""
         before, self._servers = self._servers, {one.name: one for one in self._namespace.servers()}
+        self.racks = {name: one.rack for name, one in self._servers.items()}
+        self.leaving = frozenset(
+            name for name, one in self._servers.items() if one.standing is not Standing.SERVING
+        )
         return [
             name
             for name, server in self._servers.items()
             if name not in before or before[name].standing is not server.standing
         ]
 
-    def rack(self, name: str) -> str:
-        """Empty for a server that joined a moment ago."""
-        server = self._servers.get(name)
-        return server.rack if server is not None else ""
-
     def standing(self, name: str) -> Standing:
         server = self._servers.get(name)
         return server.standing if server is not None else Standing.SERVING
-
-    def leaves(self, name: str) -> bool:
-        """Whether its replicas do not count as those that stay."""
-        return self.standing(name) is not Standing.SERVING
-
-    def leaving(self) -> list[str]:
-        return [name for name in self._servers if self.leaves(name)]
 
     def select(self, targets: Iterable[str]) -> list[str]:
         """The servers that are meant by names and by racks (``rack:dc1``, ``rack:dc1/r2``).

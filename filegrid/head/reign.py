@@ -11,17 +11,21 @@ from twisted.logger import Logger
 from filegrid.config import Settings
 from filegrid.election.quorum import Member
 from filegrid.errors import GridError, InvalidRequest, NotLeader
+from filegrid.head.balance import Balance
 from filegrid.head.collector import Collector
 from filegrid.head.drain import Drain
+from filegrid.head.forecast import Forecasts
 from filegrid.head.headlog import HeadLog
 from filegrid.head.jury import Jury
 from filegrid.head.ledger import Ledger
 from filegrid.head.locations import Locations
 from filegrid.head.namespace import Namespace
 from filegrid.head.operations import Operations
+from filegrid.head.pruning import Pruning
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
 from filegrid.head.repair import Repair
+from filegrid.head.restraint import Restraint
 from filegrid.head.roster import Roster, Server
 from filegrid.head.shipping import Shipping
 from filegrid.head.status import StatusReport
@@ -76,6 +80,7 @@ class Reign:
         redundancy: Redundancy,
         registry: Registry,
         roster: Roster,
+        restraint: Restraint,
         install: Callable[[Link, int], Awaitable[int]],
         certificate_expires_ms: int,
     ) -> None:
@@ -102,7 +107,24 @@ class Reign:
             install=install,
         )
         self._repair = Repair(
-            runtime, roster, redundancy, namespace, mib_per_second=settings.repair.mib_per_second
+            runtime,
+            roster,
+            redundancy,
+            restraint,
+            namespace,
+            mib_per_second=settings.repair.mib_per_second,
+        )
+        self._pruning = Pruning(runtime, roster, redundancy, self._repair.work)
+        self._balance = Balance(
+            runtime,
+            roster,
+            redundancy,
+            locations,
+            registry,
+            namespace,
+            self._repair,
+            mib_per_second=settings.repair.mib_per_second,
+            band_percent=settings.balance.band_percent,
         )
         self._collector = Collector(
             runtime,
@@ -137,6 +159,8 @@ class Reign:
             repair=self._repair,
             collector=self._collector,
             drain=self._drain,
+            registry=registry,
+            balance=self._balance,
         )
         verbs = Verbs(
             runtime,
@@ -148,7 +172,23 @@ class Reign:
             propose=self._ledger.propose,
             status=self._report.make,
         )
-        operations = Operations(registry=registry, drain=self._drain)
+        operations = Operations(
+            registry=registry,
+            roster=roster,
+            drain=self._drain,
+            balance=self._balance,
+            forecasts=Forecasts(
+                runtime,
+                settings.grid,
+                roster,
+                locations,
+                registry,
+                namespace,
+                mib_per_second=settings.repair.mib_per_second,
+                wait_seconds=settings.chunk.dead_seconds,
+                restraint_seconds=settings.repair.restraint_seconds,
+            ),
+        )
         self.methods: Mapping[str, Method] = {**verbs.methods, **operations.methods}
 
     # From the beginning to the end.
@@ -186,6 +226,7 @@ class Reign:
     async def ended(self) -> None:
         """Return once nothing of it runs any more."""
         await self._repair.stop()
+        await self._pruning.stop()
         await self._collector.stop()
         await self._drain.stop()
         await self._tasks.stop()
@@ -239,12 +280,14 @@ class Reign:
         if self.serving:
             self._roster.judge()
             self._repair.turn()
+            self._pruning.turn()
 
     def housekeep(self) -> None:
         self.meet()
         if self.serving:
             self._collector.turn()
             self._drain.turn()
+            self._balance.turn()
             if len(self._tasks) == 0:
                 self._tasks.begin(self._expire())
                 self._tasks.begin(self._keep_voters())

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, takewhile
 
 from twisted.logger import Logger
 
 from filegrid.errors import GridError
+from filegrid.head.deficits import Deficit
 from filegrid.head.liveness import State
 from filegrid.head.planning import Copy, Work, plan
 from filegrid.head.redundancy import Redundancy
+from filegrid.head.restraint import Restraint
 from filegrid.head.roster import Roster, Server
 from filegrid.head.view import View
 from filegrid.model import ChunkId
@@ -43,6 +45,7 @@ class Repair:
 
     :param mib_per_second: that each chunk server may read or write for repair; 0 is no limit.
     :ivar running: the copies that are under way, by chunk, with their targets.
+    :ivar work: what every live server has to do, and may do yet.
     """
 
     def __init__(
@@ -50,17 +53,19 @@ class Repair:
         runtime: Runtime,
         roster: Roster,
         redundancy: Redundancy,
+        restraint: Restraint,
         namespace: View,
         *,
         mib_per_second: float,
     ) -> None:
         self.running: dict[ChunkId, str] = {}
+        self.work: dict[str, Work] = {}
         self._runtime = runtime
         self._roster = roster
         self._redundancy = redundancy
+        self._restraint = restraint
         self._namespace = namespace
         self._bytes_per_second = mib_per_second * _MIB or math.inf
-        self._work: dict[str, Work] = {}
         self._allowed_at = runtime.clock.seconds()
         self._orders = Tasks("a repair order")
 
@@ -72,6 +77,27 @@ class Repair:
         """Whether some chunk that wants several replicas has a single one left."""
         return self._redundancy.deficits.has_left(1)
 
+    @property
+    def bytes_per_second(self) -> float:
+        """What all live servers together may copy."""
+        return self._bytes_per_second * max(1, len(self._roster.candidates()))
+
+    @property
+    def waits_for(self) -> str:
+        """Why it holds back; empty where it does not."""
+        now = self._runtime.clock.seconds()
+        seconds = self._restraint.seconds_left(now)
+        if seconds:
+            names = self._restraint.vanished
+            return (
+                f"{len(names)} servers vanished together ({', '.join(names[:5])}): but for chunks"
+                f" on their last replica, repair waits {seconds:.0f} s for them, or for 'filegrid"
+                " repair --now'"
+            )
+        if not self._roster.accounted:
+            return "some servers have not reported yet"
+        return ""
+
     def turn(self) -> None:
         """Order what can be ordered now; nothing before all servers have spoken (S18)."""
         deficits, moves = self._redundancy.deficits, self._redundancy.moves
@@ -80,13 +106,16 @@ class Repair:
             server.name for server in self._roster if self._roster.state(server.name) is State.LIVE
         }
         self._allow(live, now)
-        if not self._roster.complete or not (deficits or moves):
+        if not self._roster.accounted or not (deficits or moves):
             return
+        needs: Iterable[Deficit] = chain(deficits.values(), moves.values())
+        if self._restraint.seconds_left(now):
+            needs = takewhile(lambda need: len(need.sources) <= 1, deficits.values())
         found = plan(
-            chain(deficits.values(), moves.values()),
+            needs,
             self._roster.candidates(),
-            {server.name: server.rack for server in self._roster},
-            work=self._work,
+            self._roster.racks(),
+            work=self.work,
             running=self.running,
             live=live,
             now=now,
@@ -94,7 +123,7 @@ class Repair:
         )
         for chunk_id in found.stuck:
             self._postpone(chunk_id, now)
-        self._begin(found.copies)
+        self.begin(found.copies, planned=True)
 
     def _allow(self, live: Iterable[str], now: float) -> None:
         """Give everybody what the time since the last turn is worth."""
@@ -103,18 +132,26 @@ class Repair:
         gained = self._bytes_per_second * factor * max(seconds, 1e-6)
         most = self._bytes_per_second * factor * BURST_SECONDS
         for name in live:
-            work = self._work.setdefault(name, Work())
+            work = self.work.setdefault(name, Work())
             work.read_bytes = min(most, work.read_bytes + gained)
             work.write_bytes = min(most, work.write_bytes + gained)
-        for name in self._work.keys() - set(live):
-            if not self._work[name].copies:
-                del self._work[name]
+        for name in self.work.keys() - set(live):
+            if not self.work[name].copies:
+                del self.work[name]
 
-    def _begin(self, copies: Iterable[Copy]) -> None:
+    def begin(self, copies: Iterable[Copy], *, planned: bool = False) -> None:
+        """Order copies.
+
+        :param planned: the plan has counted them already.
+        """
         by_target: defaultdict[str, list[Copy]] = defaultdict(list)
         for copy in copies:
-            self.running[copy.deficit.record.chunk.id] = copy.target
+            chunk = copy.deficit.record.chunk
+            self.running[chunk.id] = copy.target
             by_target[copy.target].append(copy)
+            if not planned:
+                self.work[copy.sources[0]].read_bytes -= chunk.length
+                self.work[copy.target].take(chunk.length)
         for target, theirs in by_target.items():
             for batch in _batches(theirs):
                 self._orders.begin(self._order(self._roster[target], batch))
@@ -144,7 +181,7 @@ class Repair:
             self._ended(server.name, copies, failed)
 
     def _ended(self, target: str, copies: list[Copy], failed: set[ChunkId]) -> None:
-        work = self._work[target]
+        work = self.work[target]
         for copy in copies:
             chunk = copy.deficit.record.chunk
             work.copies -= 1

@@ -18,6 +18,7 @@ from filegrid.head.locations import Locations
 from filegrid.head.placement import Candidate
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
+from filegrid.head.restraint import Restraint
 from filegrid.head.view import Server as Registered
 from filegrid.model import Chunk
 from filegrid.net.link import Caller, Link
@@ -53,6 +54,11 @@ class Server:
     load: wire.Load = field(default_factory=wire.Load)
     certificate_expires_ms: int = 0
 
+    def grow(self, more_bytes: int) -> None:
+        """It told of chunks that came, or went: until its next heartbeat that is so much."""
+        self.load.held_bytes = max(0, self.load.held_bytes + more_bytes)
+        self.load.free_bytes = max(0, self.load.free_bytes - more_bytes)
+
 
 @dataclass(slots=True, kw_only=True)
 class _Reign:
@@ -61,7 +67,7 @@ class _Reign:
     lineage: int
     epoch: int
     register: Callable[[Server], None]
-    was_complete: bool = False
+    was_accounted: bool = False
 
 
 class Roster:
@@ -75,8 +81,10 @@ class Roster:
         locations: Locations,
         redundancy: Redundancy,
         registry: Registry,
+        restraint: Restraint,
         heartbeat_seconds: float,
         suspect_seconds: float,
+        maintenance_seconds: float,
     ) -> None:
         self._runtime = runtime
         self._liveness = liveness
@@ -85,6 +93,8 @@ class Roster:
         self._registry = registry
         self._heartbeat_seconds = heartbeat_seconds
         self._suspect_seconds = suspect_seconds
+        self._maintenance_seconds = maintenance_seconds
+        self._restraint = restraint
         self._servers: dict[str, Server] = {}
         self._tasks = Tasks("watching a chunk server")
         self._reign: _Reign | None = None
@@ -96,6 +106,18 @@ class Roster:
         return self._servers[name]
 
     @property
+    def accounted(self) -> bool:
+        """As :attr:`complete`, but for those that left in good order: they need not be waited for
+        where replicas are only made, not taken away."""
+        now = self._runtime.clock.seconds()
+        return all(
+            server.reported
+            or self._liveness.state(server.name) is State.DEAD
+            or self._liveness.away_seconds(server.name, now)
+            for server in self
+        )
+
+    @property
     def complete(self) -> bool:
         """Whether every server has reported to this head, or is dead (S18: else "unknown")."""
         return all(
@@ -104,6 +126,15 @@ class Roster:
 
     def state(self, name: str) -> State:
         return self._liveness.state(name)
+
+    def away_seconds(self, name: str) -> float:
+        """How long a server that left in good order is waited for yet; 0 of others."""
+        return self._liveness.away_seconds(name, self._runtime.clock.seconds())
+
+    def wait_for_nobody(self) -> None:
+        """A person says that those who are gone stay gone."""
+        self._liveness.give_up(self._runtime.clock.seconds())
+        self._restraint.go()
 
     # The part of this head.
 
@@ -177,6 +208,7 @@ class Roster:
             old.link.close(DuplicateName("a later run of this server has joined", name))
         self._servers[name] = server
         before = self._liveness.joined(name, self._runtime.clock.seconds())
+        self._restraint.returned(name)
         if before is State.DEAD:
             self._redundancy.scan_server(name)
         _log.info("{name} joined from {address}", name=name, address=server.address)
@@ -185,6 +217,16 @@ class Roster:
             return wire.Joined()
         self._watch(server, self._reign)
         return wire.Joined(epoch=self._reign.epoch)
+
+    async def leave(self, caller: Caller, request: Message) -> frame_pb2.Done:
+        """A chunk server is being stopped, and may come back: it is not dead for a while."""
+        assert isinstance(request, wire.Leave)
+        server = self._servers.get(caller.peer.name)
+        if server is not None and server.link is caller.link and server.run == request.run:
+            now = self._runtime.clock.seconds()
+            self._liveness.left(server.name, now + self._maintenance_seconds)
+            _log.info("{name} was stopped in good order", name=server.name)
+        return frame_pb2.Done()
 
     def _refuse_second_body(self, name: str, request: wire.Join, boot_count: int) -> None:
         for other in self:
@@ -224,17 +266,33 @@ class Roster:
 
     def judge(self) -> None:
         """Bring everybody's state up to now; what dead servers held is looked at again."""
-        for name in self._liveness.judge(self._runtime.clock.seconds()):
+        now = self._runtime.clock.seconds()
+        died = self._liveness.judge(now)
+        if died:
+            # Those whose connection was lost with them have vanished as well; they are found dead
+            # a moment later, because heartbeats are not in step.
+            vanished = {*died, *(one.name for one in self if self._is_cut_off(one))}
+            here = [one for one in self if self.state(one.name) is not State.DEAD]
+            racks = {one.name: one.rack for one in (*here, *map(self._servers.__getitem__, died))}
+            self._restraint.died(vanished, racks, now)
+        for name in died:
             _log.error("{name} is dead", name=name)
             server = self._servers[name]
             server.reported = False
             if server.link is not None:
                 server.link.close(Unavailable("it missed its heartbeats", name))
             self._redundancy.scan_server(name)
-        if self._reign is not None and not self._reign.was_complete and self.complete:
+        if self._reign is not None and not self._reign.was_accounted and self.accounted:
             # From here on a replica that is not known is missing, not merely unknown (S18).
-            self._reign.was_complete = True
+            self._reign.was_accounted = True
             self._redundancy.scan_all()
+
+    def _is_cut_off(self, server: Server) -> bool:
+        return (
+            server.link is None
+            and self._liveness.state(server.name) is State.SUSPECT
+            and not self.away_seconds(server.name)
+        )
 
     async def _read_inventory(self, server: Server) -> None:
         """Learn all that a server holds; its changes come over the same link meanwhile."""
@@ -273,8 +331,12 @@ class Roster:
         server = self._servers.get(caller.peer.name)
         if server is None or server.link is not caller.link or server.run != request.run:
             raise Unavailable("join before telling changes", caller.peer.name)
+        gone = [*request.removed, *request.damaged]
+        left = (self._locations.replica(chunk_id, server.name) for chunk_id in gone)
+        server.grow(sum(ref.length for ref in request.added))
+        server.grow(-sum(chunk.length for chunk in left if chunk is not None))
         self._locations.add(server.name, map(Chunk.from_wire, request.added))
-        self._locations.remove(server.name, [*request.removed, *request.damaged])
+        self._locations.remove(server.name, gone)
         self._redundancy.condemn(server.name, request.damaged)
         self._redundancy.touch(ref.id for ref in request.added)
         self._redundancy.touch(request.removed)
@@ -282,6 +344,18 @@ class Roster:
         return frame_pb2.Done()
 
     # What others ask.
+
+    def racks(self) -> dict[str, str]:
+        """The rack of every server."""
+        return {server.name: server.rack for server in self}
+
+    def use(self) -> dict[str, float]:
+        """How full every server is with chunks, as a fraction of what it has room for."""
+        return {
+            server.name: server.load.held_bytes
+            / max(1, server.load.held_bytes + server.load.free_bytes)
+            for server in self
+        }
 
     def order(self, server: Server) -> wire.Order:
         """What every order to this server carries.
@@ -305,5 +379,5 @@ class Roster:
             for server in self
             if self._liveness.state(server.name) is State.LIVE
             and server.load.writable
-            and not self._registry.leaves(server.name)
+            and server.name not in self._registry.leaving
         ]

@@ -28,6 +28,7 @@ from filegrid.head.operations import OPERATORS
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
 from filegrid.head.reign import Reign
+from filegrid.head.restraint import Restraint
 from filegrid.head.roster import Roster
 from filegrid.head.verbs import CLIENTS, VERBS
 from filegrid.model import Epoch, Identity, Role
@@ -139,14 +140,17 @@ class Head:
         self._redundancy = Redundancy(
             namespace, locations, self._liveness, self._registry, runtime.clock.seconds
         )
+        self._restraint = Restraint(settings.repair.restraint_seconds)
         self._roster = Roster(
             runtime,
             liveness=self._liveness,
             locations=locations,
             redundancy=self._redundancy,
             registry=self._registry,
+            restraint=self._restraint,
             heartbeat_seconds=settings.chunk.heartbeat_seconds,
             suspect_seconds=settings.chunk.suspect_seconds,
+            maintenance_seconds=settings.chunk.maintenance_seconds,
         )
         self.methods = self._methods()
         self._loops = [
@@ -160,12 +164,16 @@ class Head:
             **methods,
             "empty_trash": Method(OPERATORS, self._as_leader("empty_trash")),
             "drain": Method(OPERATORS, self._as_leader("drain")),
+            "start_balance": Method(OPERATORS, self._as_leader("start_balance")),
+            "repair_now": Method(OPERATORS, self._as_leader("repair_now")),
+            "what_if": Method(CLIENTS, self._as_leader("what_if")),
             "get_status": Method(CLIENTS | HEADS, self._get_status),
             "hand_over": Method(OPERATORS, self._hand_over),
             "begin_backup": Method(OPERATORS, self._leading(self._begin_backup)),
             "read_backup": Method(OPERATORS, self._leading(self._read_backup)),
             "end_backup": Method(OPERATORS, self._end_backup),
             "join": Method(CHUNK_SERVERS, self._roster.join),
+            "leave": Method(CHUNK_SERVERS, self._roster.leave),
             "changes": Method(CHUNK_SERVERS, self._roster.changes),
             "elect": Method(HEADS, self._council.receive),
             "probe": Method(HEALTH, self._jury.probe),
@@ -259,6 +267,7 @@ class Head:
             redundancy=self._redundancy,
             registry=self._registry,
             roster=self._roster,
+            restraint=self._restraint,
             install=self._sender.send,
             certificate_expires_ms=self._certificate_expires_ms,
         )

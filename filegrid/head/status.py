@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from filegrid.head.balance import Balance
 from filegrid.head.collector import Collector
 from filegrid.head.drain import Drain
 from filegrid.head.jury import Jury
 from filegrid.head.liveness import State
 from filegrid.head.redundancy import Redundancy
+from filegrid.head.registry import Registry
 from filegrid.head.repair import Repair
 from filegrid.head.roster import Roster
 from filegrid.head.shipping import Shipping
@@ -42,6 +46,8 @@ class StatusReport:
         repair: Repair,
         collector: Collector,
         drain: Drain,
+        registry: Registry,
+        balance: Balance,
     ) -> None:
         self._runtime = runtime
         self._council = council
@@ -58,6 +64,8 @@ class StatusReport:
         self._repair = repair
         self._collector = collector
         self._drain = drain
+        self._registry = registry
+        self._balance = balance
 
     def make(self) -> wire.Status:
         registers = self._namespace.registers()
@@ -74,6 +82,7 @@ class StatusReport:
             files=counts.files,
             bytes=counts.bytes,
             warnings=self._warnings(),
+            work=[*self._repairing(), *self._draining(), *self._balancing()],
         )
 
     def _heads(self, log_index: int) -> list[wire.HeadStatus]:
@@ -130,6 +139,39 @@ class StatusReport:
             repairing=len(self._repair.running),
         )
 
+    # What goes on, and how long it takes at the most: what may be spent on it decides.
+
+    def _repairing(self) -> Iterator[wire.Work]:
+        deficits = self._redundancy.deficits
+        if deficits:
+            yield wire.Work(
+                kind="repair",
+                chunks_left=len(deficits),
+                bytes_left=deficits.bytes,
+                seconds_left=deficits.bytes / self._repair.bytes_per_second,
+                waits_for=self._repair.waits_for,
+            )
+
+    def _draining(self) -> Iterator[wire.Work]:
+        for name in sorted(self._registry.leaving):
+            if self._drain.state(name) == "draining":
+                chunks, size = self._drain.waiting(name)
+                yield wire.Work(
+                    kind="drain",
+                    server=name,
+                    chunks_left=chunks,
+                    bytes_left=size,
+                    seconds_left=size / self._repair.bytes_per_second,
+                )
+
+    def _balancing(self) -> Iterator[wire.Work]:
+        if self._balance.active:
+            yield wire.Work(
+                kind="balance",
+                bytes_left=self._balance.bytes_left,
+                seconds_left=self._balance.bytes_left / self._balance.bytes_per_second,
+            )
+
     def _warnings(self) -> list[str]:
         warnings = []
         if not (self._roster.complete and self._redundancy.settled):
@@ -149,6 +191,12 @@ class StatusReport:
                 f"{self._collector.held_back} chunks that no file names are kept: so many at once"
                 " wait for a person"
             )
+        warnings += [
+            f"{server.name} was stopped in good order: what it holds is made anew in"
+            f" {self._roster.away_seconds(server.name):.0f} s, unless it returns"
+            for server in self._roster
+            if self._roster.away_seconds(server.name)
+        ]
         warnings += [
             f"{server.name} cannot be written to: {server.load.trouble}"
             for server in self._roster

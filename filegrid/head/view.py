@@ -35,6 +35,9 @@ _CHUNKS_OF = """SELECT chunk_id, length, chunks.digest, content_id, position, re
     WHERE chunk_id IN ({}) ORDER BY content_id"""
 _RELEASED_OF = """SELECT chunk_id, length, digest, released_ms FROM released
     WHERE chunk_id IN ({}) AND collected = 0"""
+_CONTENTS_OF = """SELECT DISTINCT content_id, node
+    FROM chunks INDEXED BY chunks_by_id CROSS JOIN contents USING (content_id)
+    WHERE chunk_id = ? ORDER BY content_id"""
 _SWEEP = """SELECT chunk_id, length, chunks.digest, content_id, position, max(replication)
     FROM chunks INDEXED BY chunks_by_id CROSS JOIN contents USING (content_id)
     WHERE chunk_id > ? GROUP BY chunk_id ORDER BY chunk_id LIMIT ?"""
@@ -175,6 +178,16 @@ class View:
                 if known is None or known.released_ms is not None or row[5] > known.replication:
                     found[row[0]] = _record(row)
         return found
+
+    def contents_of(self, chunk_id: bytes) -> list[tuple[ContentId, str]]:
+        """All contents that name a chunk, with their paths; empty for those in the trash."""
+        with self._moment():
+            found = self._reads.execute(_CONTENTS_OF, (chunk_id,)).fetchall()
+            names = [names_to(self._reads, node) for _, node in found]
+        return [
+            (ContentId(row[0]), join_path(way) if way is not None else "")
+            for row, way in zip(found, names, strict=True)
+        ]
 
     def chunks_after(self, chunk_id: bytes, limit: int) -> list[ChunkRecord]:
         """Chunks that contents name, each once, in the order of their ids."""

@@ -6,8 +6,9 @@ Each node is a host of its own, with its own disk, on one clock and one network,
 from __future__ import annotations
 
 import random
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -18,7 +19,6 @@ from filegrid.chunk.service import ChunkServer, open_chunk_server
 from filegrid.config import Chunk as ChunkSettings
 from filegrid.config import Grid as GridSettings
 from filegrid.config import Node, Settings, Tls
-from filegrid.config import Scrub as ScrubSettings
 from filegrid.errors import GridError
 from filegrid.head.service import Head, open_head
 from filegrid.health.service import HealthNode, open_health_node
@@ -161,6 +161,7 @@ class Machine:
 class SimulatedGrid:
     """Some heads, health nodes and chunk servers, and as many clients as are asked for.
 
+    :param sections: of the settings, by name, where they differ from the defaults.
     :param settings: of :class:`filegrid.config.Grid`, by name.
     :ivar work_seconds: what a piece of blocking work takes; change it at any time.
     """
@@ -173,15 +174,15 @@ class SimulatedGrid:
         health: int = 0,
         chunk_servers: int = 5,
         racks: int = 3,
-        scrub_days: float = 14.0,
+        sections: Mapping[str, Any] = MappingProxyType({}),
         **settings: int,
     ) -> None:
         self.random = random.Random(seed)
         self.clock = SimulatedClock()
         self.work_seconds = WORK_SECONDS
         self.network = SimulatedNetwork(self.clock, random.Random(self.random.getrandbits(64)))
-        self.scrub_settings = ScrubSettings(days=scrub_days)
         self.grid_settings = GridSettings(**{"chunk_bytes": SMALL_CHUNK_BYTES, **settings})
+        self._sections = {"chunk": ChunkSettings(), **sections}
         names = [f"head-{number + 1}" for number in range(heads)]
         self.head_addresses = tuple(Address(name, PORT) for name in names)
         health_names = [f"health-{number + 1}" for number in range(health)]
@@ -196,8 +197,7 @@ class SimulatedGrid:
     def _machine(self, role: Role, name: str, rack: str) -> Machine:
         settings = Settings(
             grid=self.grid_settings,
-            chunk=ChunkSettings(),
-            scrub=self.scrub_settings,
+            **self._sections,
             node=Node(
                 name=name,
                 data=Path("/data"),

@@ -32,11 +32,11 @@ class GridCase(SynchronousTestCase):
     """Each test has a grid of its own, seeded by its name: it is the same at every run."""
 
     settings: dict[str, int] = {}
+    sections: dict[str, Any] = {}
     heads = 1
     health = 0
     chunk_servers = 5
     racks = 3
-    scrub_days = 14.0
 
     def setUp(self) -> None:
         self.grid = SimulatedGrid(
@@ -45,7 +45,7 @@ class GridCase(SynchronousTestCase):
             health=self.health,
             chunk_servers=self.chunk_servers,
             racks=self.racks,
-            scrub_days=self.scrub_days,
+            sections=self.sections,
             **self.settings,
         )
         self.grid.start()

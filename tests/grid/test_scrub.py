@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from filegrid.config import Scrub
 from tests.grid.case import CHUNK, GridCase, content
 
 
 class Rot(GridCase):
-    scrub_days = 0.0001  # 8.64 s
+    sections = {"scrub": Scrub(days=0.0001)}  # 8.64 s
     settings = {"collection_grace_seconds": 5, "trash_seconds": 0}
 
     def test_healed_unread(self) -> None:
@@ -45,7 +46,7 @@ class Rot(GridCase):
 
 
 class Never(GridCase):
-    scrub_days = 0.0
+    sections = {"scrub": Scrub(days=0.0)}
 
     def test_never(self) -> None:
         """With 0 days nothing is read by itself."""

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from filegrid.head.liveness import Liveness, State
 
 
-class Judging(SynchronousTestCase):
+class JudgeCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.liveness = Liveness(suspect_seconds=2, dead_seconds=5, most_gap_seconds=1)
         self.liveness.joined("a", 0.0)
@@ -22,6 +22,8 @@ class Judging(SynchronousTestCase):
             now += 0.5
         return died
 
+
+class Judging(JudgeCase):
     def test_silence(self) -> None:
         """A silent server is suspect after 2 s and dead after 5 s, once."""
         self.judge(0.5, 1.5)
@@ -69,3 +71,31 @@ class Judging(SynchronousTestCase):
         self.assertEqual(self.judge(0.5, 4.5), [])
         self.liveness.heard("a", 4.5)
         self.assertEqual([name for _, name in self.judge(5.0, 6.0)], ["b"])
+
+
+class Leaving(JudgeCase):
+    def test_left_in_good_order(self) -> None:
+        """A server that said that it stops is suspect at once, and dead when its time is over."""
+        self.liveness.left("a", 30.0)
+        self.assertIs(self.liveness.state("a"), State.SUSPECT)
+        self.liveness.heard("a", 0.5)  # an answer that crossed the news
+        self.assertIs(self.liveness.state("a"), State.SUSPECT)
+        self.assertEqual(self.judge(0.5, 29.5), [])
+        self.assertEqual(self.liveness.away_seconds("a", 29.5), 0.5)
+        self.assertEqual(self.judge(30.0, 31.0), [(30.0, "a")])
+        self.assertEqual(self.liveness.away_seconds("a", 31.0), 0)
+
+    def test_return_in_time(self) -> None:
+        """One that came back is judged like any other: a crash then is a crash."""
+        self.liveness.left("a", 30.0)
+        self.judge(0.5, 3.0)
+        self.assertIs(self.liveness.joined("a", 3.0), State.SUSPECT)
+        self.assertEqual(self.judge(3.5, 9.0), [(8.0, "a")])
+
+    def test_new_judge(self) -> None:
+        """A judge that begins anew still knows who left; nobody waits who was told not to."""
+        self.liveness.left("a", 30.0)
+        self.liveness.begin(1.0, ["a"])
+        self.assertEqual(self.judge(1.5, 20.0), [])
+        self.liveness.give_up(20.0)
+        self.assertEqual(self.judge(20.5, 21.0), [(20.5, "a")])

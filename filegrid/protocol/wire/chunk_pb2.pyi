@@ -109,6 +109,27 @@ class Joined(_message.Message):
 Global___Joined: _TypeAlias = Joined  # noqa: Y015
 
 @_typing.final
+class Leave(_message.Message):
+    """It is being stopped in good order, and may be back soon."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    run: _builtins.int
+    def __init__(
+        self,
+        *,
+        run: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Leave: _TypeAlias = Leave  # noqa: Y015
+
+@_typing.final
 class Changes(_message.Message):
     """Replicas that came and went since the last such message, in order."""
 

@@ -651,6 +651,7 @@ class Status(_message.Message):
     BYTES_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     VERDICTS_FIELD_NUMBER: _builtins.int
+    WORK_FIELD_NUMBER: _builtins.int
     grid_id: _builtins.str
     epoch: _builtins.int
     leader: _builtins.str
@@ -670,6 +671,8 @@ class Status(_message.Message):
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_health_pb2.Event]:
         """the last of the health nodes, the newest last"""
 
+    @_builtins.property
+    def work(self) -> _containers.RepeatedCompositeFieldContainer[Global___Work]: ...
     def __init__(
         self,
         *,
@@ -684,10 +687,11 @@ class Status(_message.Message):
         bytes: _builtins.int = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         verdicts: _abc.Iterable[_health_pb2.Event] | None = ...,
+        work: _abc.Iterable[Global___Work] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "chunk_servers", b"chunk_servers", "chunks", b"chunks", "epoch", b"epoch", "files", b"files", "grid_id", b"grid_id", "heads", b"heads", "health", b"health", "leader", b"leader", "verdicts", b"verdicts", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "chunk_servers", b"chunk_servers", "chunks", b"chunks", "epoch", b"epoch", "files", b"files", "grid_id", b"grid_id", "heads", b"heads", "health", b"health", "leader", b"leader", "verdicts", b"verdicts", "warnings", b"warnings", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -761,6 +765,218 @@ class DrainReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrainReport: _TypeAlias = DrainReport  # noqa: Y015
+
+@_typing.final
+class StartBalance(_message.Message):
+    """For operators: make the chunk servers evenly full now, and at full speed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartBalance: _TypeAlias = StartBalance  # noqa: Y015
+
+@_typing.final
+class RepairNow(_message.Message):
+    """For operators: wait for no server that vanished with others, or was stopped in good order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepairNow: _TypeAlias = RepairNow  # noqa: Y015
+
+@_typing.final
+class WhatIf(_message.Message):
+    """What if these chunk servers were down: of some of the chunks at a time, in the order of their ids."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGETS_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    after: _builtins.bytes
+    """a chunk id"""
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """as in Drain"""
+
+    def __init__(
+        self,
+        *,
+        targets: _abc.Iterable[_builtins.str] | None = ...,
+        after: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "targets", b"targets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhatIf: _TypeAlias = WhatIf  # noqa: Y015
+
+@_typing.final
+class AffectedFile(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    CONTENT_ID_FIELD_NUMBER: _builtins.int
+    UNREADABLE_CHUNKS_FIELD_NUMBER: _builtins.int
+    SINGLE_CHUNKS_FIELD_NUMBER: _builtins.int
+    UNWRITABLE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """empty: in the trash"""
+    content_id: _builtins.bytes
+    unreadable_chunks: _builtins.int
+    single_chunks: _builtins.int
+    """on their last replica"""
+    unwritable: _builtins.bool
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        content_id: _builtins.bytes = ...,
+        unreadable_chunks: _builtins.int = ...,
+        single_chunks: _builtins.int = ...,
+        unwritable: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "path", b"path", "single_chunks", b"single_chunks", "unreadable_chunks", b"unreadable_chunks", "unwritable", b"unwritable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AffectedFile: _TypeAlias = AffectedFile  # noqa: Y015
+
+@_typing.final
+class Forecast(_message.Message):
+    """What is said of chunks is of this page of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVERS_FIELD_NUMBER: _builtins.int
+    SERVERS_LEFT_FIELD_NUMBER: _builtins.int
+    MIN_REPLICAS_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    UNREADABLE_CHUNKS_FIELD_NUMBER: _builtins.int
+    SINGLE_CHUNKS_FIELD_NUMBER: _builtins.int
+    SHORT_CHUNKS_FIELD_NUMBER: _builtins.int
+    COPY_BYTES_FIELD_NUMBER: _builtins.int
+    MOST_WANTED_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
+    LOCATIONS_INCOMPLETE_FIELD_NUMBER: _builtins.int
+    servers_left: _builtins.int
+    """that can take chunks"""
+    min_replicas: _builtins.int
+    """without so many of them no file can be written"""
+    bytes_per_second: _builtins.int
+    """what those that are left may copy; 0: no limit"""
+    free_bytes: _builtins.int
+    """on them"""
+    wait_seconds: _builtins.float
+    """until repair of everything begins"""
+    chunks: _builtins.int
+    """that were looked at"""
+    unreadable_chunks: _builtins.int
+    single_chunks: _builtins.int
+    short_chunks: _builtins.int
+    """that have fewer replicas than wanted, those above with them"""
+    copy_bytes: _builtins.int
+    """to be made anew"""
+    most_wanted: _builtins.int
+    """replicas of one chunk"""
+    next: _builtins.bytes
+    """where the next page begins; empty after the last"""
+    locations_incomplete: _builtins.bool
+    @_builtins.property
+    def servers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that the targets mean"""
+
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___AffectedFile]: ...
+    def __init__(
+        self,
+        *,
+        servers: _abc.Iterable[_builtins.str] | None = ...,
+        servers_left: _builtins.int = ...,
+        min_replicas: _builtins.int = ...,
+        bytes_per_second: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+        wait_seconds: _builtins.float = ...,
+        chunks: _builtins.int = ...,
+        unreadable_chunks: _builtins.int = ...,
+        single_chunks: _builtins.int = ...,
+        short_chunks: _builtins.int = ...,
+        copy_bytes: _builtins.int = ...,
+        most_wanted: _builtins.int = ...,
+        files: _abc.Iterable[Global___AffectedFile] | None = ...,
+        next: _builtins.bytes = ...,
+        locations_incomplete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "chunks", b"chunks", "copy_bytes", b"copy_bytes", "files", b"files", "free_bytes", b"free_bytes", "locations_incomplete", b"locations_incomplete", "min_replicas", b"min_replicas", "most_wanted", b"most_wanted", "next", b"next", "servers", b"servers", "servers_left", b"servers_left", "short_chunks", b"short_chunks", "single_chunks", b"single_chunks", "unreadable_chunks", b"unreadable_chunks", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Forecast: _TypeAlias = Forecast  # noqa: Y015
+
+@_typing.final
+class Work(_message.Message):
+    """What goes on by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    SERVER_FIELD_NUMBER: _builtins.int
+    CHUNKS_LEFT_FIELD_NUMBER: _builtins.int
+    BYTES_LEFT_FIELD_NUMBER: _builtins.int
+    SECONDS_LEFT_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"repair", "drain" or "balance" """
+    server: _builtins.str
+    """which one is drained"""
+    chunks_left: _builtins.int
+    bytes_left: _builtins.int
+    seconds_left: _builtins.float
+    """0: not known"""
+    waits_for: _builtins.str
+    """why nothing happens now; empty where something does"""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        server: _builtins.str = ...,
+        chunks_left: _builtins.int = ...,
+        bytes_left: _builtins.int = ...,
+        seconds_left: _builtins.float = ...,
+        waits_for: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_left", b"bytes_left", "chunks_left", b"chunks_left", "kind", b"kind", "seconds_left", b"seconds_left", "server", b"server", "waits_for", b"waits_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Work: _TypeAlias = Work  # noqa: Y015
 
 @_typing.final
 class DrainReports(_message.Message):

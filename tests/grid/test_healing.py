@@ -1,0 +1,240 @@
+"""How the grid heals when servers go: one, several, in good order or not, and come back."""
+
+from __future__ import annotations
+
+from filegrid.config import Repair
+from filegrid.errors import NotPermitted
+from filegrid.head.planning import Copy
+from filegrid.model import Role
+from filegrid.protocol.wire.chunk_pb2 import ChunkCopy
+from tests.grid.case import CHUNK, GridCase, content
+
+
+class HealingCase(GridCase):
+    def fill(self, files: int) -> None:
+        for number in range(files):
+            self.put(f"/f{number}", content(CHUNK, number))
+
+    def stop(self, *names: str) -> None:
+        for name in names:
+            self.grid.wait(self.grid.machine(name).stop())
+
+    def kill(self, *names: str) -> None:
+        for name in names:
+            self.grid.machine(name).kill()
+
+    def good(self, number: int) -> list[str]:
+        page = self.manifest(f"/f{number}")
+        return [one.server for one in page.chunks[0].replicas if one.state == 1]
+
+    def check(self, files: int) -> None:
+        for number in range(files):
+            self.assertEqual(self.read(f"/f{number}"), content(CHUNK, number))
+
+
+class Maintenance(HealingCase):
+    heads = 3
+
+    def test_short_stop(self) -> None:
+        """A server that was stopped in good order is waited for: nothing is copied."""
+        self.fill(10)
+        before = self.all_copies()
+        self.stop("chunk-1")
+        self.grid.advance(40)
+        self.assertEqual(self.all_copies(), before)
+        warnings = " ".join(self.status().warnings)
+        self.assertIn("chunk-1 was stopped in good order", warnings)
+        self.grid.wait(self.grid.machine("chunk-1").start())
+        self.grid.advance(60)
+        self.assertEqual(self.all_copies(), before)
+        self.check(10)
+
+    def test_long_stop(self) -> None:
+        """One that stays away for longer than it may is repaired like any other."""
+        self.fill(10)
+        self.stop("chunk-1")
+        self.grid.advance(62)
+        self.until_healthy(20)
+        for number in range(10):
+            self.assertEqual(len(self.good(number)), 3)
+
+    def test_no_waiting(self) -> None:
+        """An operator who knows better need not wait; others may not say so."""
+        self.fill(10)
+        self.stop("chunk-1")
+        with self.assertRaises(NotPermitted):
+            self.run_(self.client.repair_now())
+        operator = self.new_client("operator", role=Role.OPERATOR)
+        self.grid.advance(6)
+        self.run_(operator.repair_now())
+        self.run_(operator.close())
+        self.grid.advance(1)
+        self.until_healthy(10)
+        for number in range(10):
+            self.assertEqual(len(self.good(number)), 3)
+
+    def test_failover(self) -> None:
+        """The next leader knows who left; and what else dies meanwhile is repaired."""
+        self.fill(10)
+        self.stop("chunk-1")
+        leader = self.grid.leader()
+        assert leader is not None
+        leader.kill()
+        self.grid.advance(15)
+        before = self.all_copies()
+        self.grid.advance(10)
+        self.assertEqual(self.all_copies(), before)
+        self.kill("chunk-2")
+        self.grid.advance(8)
+        self.until_healthy(20)
+        for number in range(10):
+            self.assertGreaterEqual(len(set(self.good(number)) - {"chunk-1"}), 2)
+
+    def all_copies(self) -> dict[str, int]:
+        return {one.name: len(self.stored_chunks(one)) for one in self.grid.chunk_servers}
+
+
+class MassVanishing(HealingCase):
+    settings = {"replication": 3}
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.fill(20)
+        self.on_both = [n for n in range(20) if {"chunk-1", "chunk-2"} <= set(self.good(n))]
+        self.on_one = [n for n in range(20) if len({"chunk-1", "chunk-2"} & set(self.good(n))) == 1]
+        self.assertTrue(self.on_both and self.on_one)
+
+    def test_two_of_five(self) -> None:
+        """What was on both is repaired at once; the rest waits for them, but not for ever."""
+        self.kill("chunk-1", "chunk-2")
+        self.grid.advance(9)
+        for number in self.on_both:
+            self.assertEqual(len(self.good(number)), 2, number)
+        for number in self.on_one:
+            self.assertEqual(len(self.good(number)), 2, number)
+        (work,) = self.status().work
+        self.assertIn("chunk-1, chunk-2", work.waits_for)
+        self.grid.advance(12)
+        self.until_healthy(10)
+        self.check(20)
+
+    def test_one_returns(self) -> None:
+        """Where one comes back, the rest is repaired without further waiting."""
+        self.kill("chunk-1", "chunk-2")
+        self.grid.advance(9)
+        self.grid.wait(self.grid.machine("chunk-2").start())
+        self.until_healthy(8)
+        self.check(20)
+
+    def test_told_to_go_on(self) -> None:
+        """Where a person says so, nothing waits."""
+        self.kill("chunk-1", "chunk-2")
+        self.grid.advance(8)
+        operator = self.new_client("operator", role=Role.OPERATOR)
+        self.run_(operator.repair_now())
+        self.run_(operator.close())
+        self.until_healthy(6)
+
+    def test_one_after_another(self) -> None:
+        """Servers that die one after the other, until three are left, are each repaired at once."""
+        for name in ("chunk-1", "chunk-2"):
+            self.kill(name)
+            self.grid.advance(8)
+            self.until_healthy(6)
+            self.grid.advance(10)
+        self.check(20)
+        for number in range(20):
+            self.assertEqual(sorted(self.good(number)), ["chunk-3", "chunk-4", "chunk-5"])
+
+
+class UnderLoad(HealingCase):
+    def test_two_of_five_killed(self) -> None:
+        """Any two servers killed at once, amid uploads and downloads: no error and no lost byte,
+        and everything is fully redundant again by itself."""
+        for pair in ((1, 2), (3, 5)):
+            self.fill_more(pair)
+
+    def fill_more(self, pair: tuple[int, int]) -> None:
+        tag = "-".join(map(str, pair))
+        old = [content(2 * CHUNK, 100 + n) for n in range(8)]
+        for number, data in enumerate(old):
+            self.put(f"/old{tag}-{number}", data)
+        new = [content(3 * CHUNK, 200 + n) for n in range(8)]
+        writing = [
+            self.begin(self.client.write_bytes(f"/new{tag}-{n}", data))
+            for n, data in enumerate(new)
+        ]
+        reading = [self.begin(self.client.read_bytes(f"/old{tag}-{n}")) for n in range(8)]
+        self.grid.advance(0.003)
+        self.assertFalse(any(one.called for one in writing))
+        self.assertFalse(all(one.called for one in reading))
+        self.kill(*(f"chunk-{number}" for number in pair))
+        for upload in writing:
+            self.grid.wait(upload)
+        for download, data in zip(reading, old, strict=True):
+            self.assertEqual(self.grid.wait(download), data)
+        for number, data in enumerate(new):
+            self.assertEqual(self.read(f"/new{tag}-{number}"), data)
+        self.grid.advance(8)
+        self.until_healthy(30)
+        for number in pair:
+            self.grid.wait(self.grid.machine(f"chunk-{number}").start())
+        self.grid.advance(10)
+        self.until_healthy(30)
+
+
+class ReadBack(HealingCase):
+    def test_bad_copy(self) -> None:
+        """A copy that is not on the disk as it should be never counts: it is made anew."""
+        self.put("/f0", content(CHUNK, 0))
+        holders = self.good(0)
+        damaged: list[str] = []
+        for machine in self.grid.chunk_servers:
+            if machine.name not in holders:
+                store = machine.node._store  # type: ignore[union-attr]
+                whole = store.verify
+
+                def verify(chunk, machine=machine, whole=whole):  # type: ignore[no-untyped-def]
+                    if not damaged:
+                        damaged.append(machine.name)
+                        name = chunk.id.hex()
+                        machine.disk.flip_bits(f"/data/chunks/{name[-2:]}/{name}", 9000)
+                    whole(chunk)
+
+                self.patch(store, "verify", verify)
+        self.kill(holders[0])
+        self.grid.advance(8)
+        self.until_healthy(20)
+        self.assertEqual(len(damaged), 1)
+        (bad,) = damaged
+        self.assertEqual(len(self.grid.machine(bad).disk.names("/data/quarantine")), 1)
+        self.assertEqual(self.read("/f0"), content(CHUNK, 0))
+
+
+class Returning(HealingCase):
+    sections = {"repair": Repair(mib_per_second=1)}
+
+    def test_planned_copies_are_void(self) -> None:
+        """What was to be copied is not, once the server that had it is back."""
+        self.fill(30)
+        self.kill("chunk-1")
+        lost = len(self.stored_chunks(self.grid.machine("chunk-1")))
+        ordered: list[Copy] = []
+        leader = self.grid.leader()
+        assert leader is not None
+        repair = leader.node._reign._repair  # type: ignore[union-attr]
+        to_wire = repair._to_wire
+
+        def counted(copy: Copy) -> ChunkCopy:
+            ordered.append(copy)
+            return to_wire(copy)
+
+        self.patch(repair, "_to_wire", counted)
+        self.grid.advance(6)
+        self.assertGreater(len(ordered), 0)
+        self.grid.wait(self.grid.machine("chunk-1").start())
+        self.grid.advance(20)
+        self.assertLess(len(ordered), lost)
+        self.until_healthy(5)
+        for number in range(30):
+            self.assertEqual(len(self.good(number)), 3)
