@@ -218,6 +218,12 @@ class Node:
         default=(),
         roles=HEAD + HEALTH,
     )
+    disks: tuple[Path, ...] = setting(
+        "further folders for chunks, each on a disk of its own; when one fails, only what is on it"
+        " is made anew",
+        default=(),
+        roles=CHUNK,
+    )
     rack: str = setting(
         "what it shares its fate with, from the largest down: room/rack; replicas are spread",
         default="default/r1",

@@ -32,10 +32,12 @@ F = TypeVar("F")
 Toml: TypeAlias = str | int | float | list[str]
 Addresses: TypeAlias = tuple[Address, ...]
 Peers: TypeAlias = tuple[Peer, ...]
+Paths: TypeAlias = tuple[Path, ...]
 
 _LISTS: dict[Any, tuple[Any, str]] = {
     Addresses: (Address, "HOST:PORT"),
     Peers: (Peer, "NAME=HOST:PORT"),
+    Paths: (Path, "FOLDER"),
 }
 """What each is a list of, and how that is written."""
 
@@ -205,6 +207,10 @@ def parse_text(key: Key, text: str) -> Toml:
     return text
 
 
+def _path(text: str, base: Path) -> Path:
+    return Path(os.path.normpath(base.absolute() / Path(text).expanduser()))
+
+
 def convert(key: Key, value: object, subject: str, base: Path) -> object:
     """`value`, as TOML or :func:`parse_text` gave it, as the field's type.
 
@@ -216,13 +222,15 @@ def convert(key: Key, value: object, subject: str, base: Path) -> object:
     if key.kind in _LISTS:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise wrong
+        if key.kind == Paths:
+            return tuple(_path(item, base) for item in value)
         return tuple(_parsed(_LISTS[key.kind][0], item, wrong) for item in value)
     if not isinstance(value, str) or (not value and key.required):
         raise wrong
     if key.kind is Address:
         return _parsed(Address, value, wrong)
     if key.kind is Path:
-        return Path(os.path.normpath(base.absolute() / Path(value).expanduser()))
+        return _path(value, base)
     if key.rule.pattern and not re.fullmatch(key.rule.pattern, value):
         raise wrong
     return value

@@ -81,11 +81,18 @@ class Segments:
         return chunk_id in self._places
 
     def load(self) -> list[Chunk]:
-        """Read what is there; once, before all else.
+        """Read what is there; before all else, and again where the disk was away.
 
         :raises UnsupportedVersion: where a newer release wrote a segment.
         :raises OSError: where the folder cannot be read.
         """
+        with self._writing, self._compacting:
+            if self._file is not None:
+                self._let_go(self._file)
+            self._left = None
+            with self._lock:
+                self._places.clear()
+                self._segments.clear()
         self._disk.make_folders(self._folder)
         names = self._disk.names(self._folder)
         for name in names:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from google.protobuf.message import Message
 from twisted.logger import Logger
 
+from filegrid.chunk.disks import Disks
 from filegrid.chunk.fence import Fence
 from filegrid.chunk.heads import HeadLinks
 from filegrid.chunk.inventory import Inventory
@@ -15,6 +17,8 @@ from filegrid.chunk.scrub import Scrub
 from filegrid.chunk.store import SMALL_BYTES, Store
 from filegrid.chunk.transfers import Transfers
 from filegrid.chunk.verified import open_verifications
+from filegrid.chunk.volume import Volume
+from filegrid.chunk.volumes import Volumes
 from filegrid.config import Settings
 from filegrid.datafolder import DataFolder
 from filegrid.errors import GridError, StaleEpoch, to_fault
@@ -60,7 +64,7 @@ class ChunkServer:
         identity: Identity,
         *,
         folder: DataFolder,
-        store: Store,
+        store: Volumes,
         inventory: Inventory,
         fence: Fence,
         cpu_percent: Callable[[], float],
@@ -89,8 +93,7 @@ class ChunkServer:
             verify=self._transfers.verify,
             open=lambda: open_verifications(runtime.disk, folder.within("verified.sqlite")),
         )
-        self._space = (0, 0)
-        self._trouble = ""
+        self._disks = Disks(runtime, store, inventory)
         self._tasks = Tasks("compacting")
         self._links: set[Link] = set()
         self._listener: Listener | None = None
@@ -116,9 +119,9 @@ class ChunkServer:
 
         :raises Unavailable: where the port is taken.
         """
-        await self._measure_space()
         build = acceptor(Plane.DATA, self._runtime, self._hello, self)
         self._listener = await self._runtime.network.listen(self._settings.node.listen, build)
+        self._disks.start()
         self._heads.start()
         self._tasks.begin(self._compact())
         self._scrub.start()
@@ -134,6 +137,7 @@ class ChunkServer:
         await self._heads.stop()
         await self._tasks.stop()
         await self._scrub.stop()
+        await self._disks.stop()
         if self._listener is not None:
             await self._listener.close()
         for link in list(self._links):
@@ -172,7 +176,7 @@ class ChunkServer:
         assert isinstance(request, wire.Heartbeat)
         await self._obey(request.order)
         self._heads.leads(caller.link)
-        await self._measure_space()
+        await self._disks.look()
         return self._load()
 
     async def _page(self, caller: Caller, request: Message) -> wire.InventoryPage:
@@ -186,13 +190,14 @@ class ChunkServer:
         assert isinstance(request, wire.CopyChunks)
         await self._obey(request.order)
         answer = wire.Copied()
+        failed: list[wire.HopFailure] = []
         waiting = list(reversed(request.copies))
 
         async def work() -> None:
             while waiting:
                 copy = waiting.pop()
                 try:
-                    await self._transfers.copy(copy)
+                    await self._transfers.copy(copy, failed)
                 except GridError as error:
                     failure = wire.CopyFailure(chunk_id=copy.chunk.id, fault=to_fault(error))
                     answer.failures.append(failure)
@@ -200,6 +205,7 @@ class ChunkServer:
                     answer.copied.append(copy.chunk.id)
 
         await gather(work() for _ in range(min(COPIES_AT_ONCE, len(waiting))))
+        answer.source_failures.extend(failed)
         return answer
 
     async def _discard(self, caller: Caller, request: Message) -> frame_pb2.Done:
@@ -252,16 +258,9 @@ class ChunkServer:
             certificate_expires_ms=self._certificate_expires_ms,
         )
 
-    async def _measure_space(self) -> None:
-        try:
-            self._space = await self._runtime.threads.run(self._store.space)
-            self._trouble = ""
-        except GridError as error:
-            self._trouble = str(error)
-
     def _load(self) -> wire.Load:
         self._meter.read()
-        capacity_bytes, free_bytes = self._space
+        capacity_bytes, free_bytes = self._disks.space
         return wire.Load(
             capacity_bytes=capacity_bytes,
             free_bytes=free_bytes,
@@ -270,8 +269,9 @@ class ChunkServer:
             network_bytes_per_second=self._meter.network_bytes_per_second,
             disk_bytes_per_second=self._meter.disk_bytes_per_second,
             transfers=self._meter.transfers,
-            writable=not self._trouble,
-            trouble=self._trouble,
+            writable=not self._disks.trouble,
+            trouble=self._disks.trouble,
+            disks=self._disks.report,
             held_bytes=self._inventory.bytes,
             writers=self._store.writers,
             scrubbed=self._scrub.report,
@@ -294,24 +294,39 @@ def open_chunk_server(
     :param small_bytes: up to this length chunks share files.
     :raises GridError: one line: what is wrong with the folder, and what mends it.
     """
-    folder = DataFolder.open(
-        runtime.disk,
-        str(settings.node.data),
-        grid_id=identity.grid_id,
-        role=identity.role,
-        name=identity.name,
-        create=create,
-        rng=runtime.random,
-    )
+
+    def open_folder(path: str, create: bool) -> DataFolder:
+        return DataFolder.open(
+            runtime.disk,
+            path,
+            grid_id=identity.grid_id,
+            role=identity.role,
+            name=identity.name,
+            create=create,
+            rng=runtime.random,
+        )
+
+    def volume(path: str, open: Callable[[bool], DataFolder] | None) -> Volume:
+        store = Store(
+            runtime.disk,
+            path,
+            grid_id=identity.grid_id,
+            reserve_bytes=settings.node.reserve_bytes,
+            small_bytes=small_bytes,
+            rng=runtime.random,
+        )
+        return Volume(runtime.disk, path, store, open, create=create)
+
+    folder = open_folder(str(settings.node.data), create)
     fence = Fence(runtime.disk, folder.within("fence"))
     fence.load()
-    store = Store(
-        runtime.disk,
-        folder.path,
-        grid_id=identity.grid_id,
-        reserve_bytes=settings.node.reserve_bytes,
-        small_bytes=small_bytes,
-        rng=runtime.random,
+    further = [str(path) for path in settings.node.disks]
+    store = Volumes(
+        [
+            volume(folder.path, None),
+            *(volume(path, partial(open_folder, path)) for path in further),
+        ],
+        runtime.random,
     )
     return ChunkServer(
         runtime,

@@ -239,16 +239,6 @@ class Store:
         with closing(self.open_reader(chunk)) as reader:
             return reader.pread(length, offset)
 
-    def read_many(self, chunks: Sequence[Chunk]) -> list[bytes | GridError]:
-        """All bytes of each, unchecked, or why they cannot be read."""
-        found: list[bytes | GridError] = []
-        for chunk in chunks:
-            try:
-                found.append(self.read(chunk, 0, chunk.length))
-            except GridError as error:
-                found.append(error)
-        return found
-
     def block_digests(self, chunk: Chunk) -> bytes:
         """As :meth:`ChunkReader.block_digests`."""
         with closing(self.open_reader(chunk)) as reader:

@@ -14,9 +14,10 @@ from filegrid.chunk.intake import MOST_QUEUED_BYTES, Forward, Intake
 from filegrid.chunk.inventory import Inventory
 from filegrid.chunk.load import Meter
 from filegrid.chunk.scrub import Scrub
-from filegrid.chunk.store import Store
+from filegrid.chunk.volumes import Volumes
 from filegrid.errors import (
     Busy,
+    DiskFailed,
     GridError,
     IntegrityError,
     InvalidRequest,
@@ -63,7 +64,7 @@ class Transfers:
     def __init__(
         self,
         runtime: Runtime,
-        store: Store,
+        store: Volumes,
         inventory: Inventory,
         pool: DataPool,
         meter: Meter,
@@ -93,7 +94,8 @@ class Transfers:
                 )
                 forward = Forward(onward.link, onward.exchange) if onward.exchange else None
                 chunk = await intake.run(writer, self._runtime.threads, forward)
-        except Exception:
+        except Exception as error:
+            self._blame(request.chunk_id, error)
             intake.close()
             onward.drop(self._pool)
             raise
@@ -152,9 +154,10 @@ class Transfers:
         except GridError as error:
             onward.error = error
 
-    async def copy(self, copy: wire.ChunkCopy) -> None:
+    async def copy(self, copy: wire.ChunkCopy, failed: list[wire.HopFailure]) -> None:
         """Fetch a chunk from the first of the sources that has it whole, and store it.
 
+        :param failed: where sources are added that could not be read from.
         :raises GridError: why the last source failed, or why it cannot be stored.
         """
         chunk = Chunk.from_wire(copy.chunk)
@@ -167,6 +170,7 @@ class Transfers:
                 return
             except (Unavailable, NoSuchChunk, IntegrityError) as failure:
                 error = failure
+                failed.append(wire.HopFailure(server=source.server, fault=to_fault(failure)))
         raise error
 
     async def _copy_from(self, address: Address, chunk: Chunk, origin: wire.ChunkOrigin) -> None:
@@ -185,7 +189,8 @@ class Transfers:
                     lambda _: intake.finish(chunk.digest), lambda _: None
                 )  # a failure reaches the intake as data_lost
                 stored = await intake.run(writer, self._runtime.threads, None)
-        except Exception:
+        except Exception as error:
+            self._blame(chunk.id, error)
             intake.close()
             self._pool.drop(link)
             raise
@@ -325,6 +330,10 @@ class Transfers:
             await self._runtime.threads.run(self._store.quarantine, chunk.id, reason)
         except GridError as error:  # on a disk that fails; it is found again at the next start
             _log.error("{chunk} stays where it is: {error}", chunk=chunk.id.hex(), error=error)
+
+    def _blame(self, chunk_id: bytes, error: Exception) -> None:
+        if isinstance(error, DiskFailed):
+            self._store.blame(ChunkId(chunk_id), error)
 
     def _intake(self, link: Link) -> Intake:
         assert link.transport is not None

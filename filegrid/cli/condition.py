@@ -78,6 +78,9 @@ def show_status(state: dict[str, Any]) -> None:
             _SERVER_TITLES,
             [server_row(server) for server in state["chunk_servers"]],
         )
+        for server in state["chunk_servers"]:
+            if server["reason"]:
+                click.echo(f"{server['name']} is {server['state']}: {server['reason']}")
 
 
 def work_line(work: dict[str, Any]) -> str:

@@ -13,7 +13,10 @@ import click
 from filegrid.cli.output import INTERRUPTED, Invocation, error_line, exit_code, note
 from filegrid.errors import GridError
 
-_MODULES = ("nodes", "demo", "ca", "files", "trash", "operator", "forecast", "backup")
+_MODULES = (
+    *("nodes", "demo", "ca", "files", "trash", "policy"),
+    *("operator", "forecast", "backup"),
+)
 """Modules of filegrid.cli that have COMMANDS, in the order of looking. Each imports what it needs
 inside its functions, so that `filegrid --help` stays quick."""
 

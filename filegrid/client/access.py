@@ -10,9 +10,10 @@ from twisted.internet.defer import Deferred, DeferredList
 from filegrid.client.avoided import Avoided
 from filegrid.client.digests import DigestCache
 from filegrid.client.fetching import Fetches
+from filegrid.client.latencies import Latencies
 from filegrid.client.parcels import Parcels
 from filegrid.client.session import GOODBYE_SECONDS, Session
-from filegrid.errors import GridError
+from filegrid.errors import Busy, Cancelled, GridError, NoSpace
 from filegrid.model import ChunkId
 from filegrid.net.dial import DataPool
 from filegrid.protocol.wire import head_pb2
@@ -21,6 +22,9 @@ from filegrid.runtime import Runtime
 
 MOST_COMPLAINTS = 64
 """Under way at once; scrubbing finds what is not said."""
+
+REPORT_SECONDS = 2.0
+"""Between two reports of one server: the head counts no more than one in this time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +39,10 @@ class Access:
     unwritable: Avoided
     """Servers that just failed a writer; these alone may cost a new chunk a replica (S16)."""
     digests: DigestCache = field(default_factory=DigestCache)
+    latencies: Latencies = field(default_factory=Latencies)
     complaints: set[Deferred[None]] = field(default_factory=set)
+    reported: dict[str, float] = field(default_factory=dict)
+    """When each server was last reported."""
     parcels: Parcels = field(init=False)
     fetches: Fetches = field(init=False)
 
@@ -46,9 +53,28 @@ class Access:
 
     def complain(self, chunk_id: ChunkId, server: str, reason: GridError) -> None:
         """Tell the head of a replica that is not what it should be; nobody waits for it."""
+        self._tell(head_pb2.Complain(chunk_id=chunk_id, server=server, reason=str(reason)))
+
+    def report(self, server: str, error: GridError) -> None:
+        """Tell the head of a server that failed us; being busy, or full, is no failure."""
+        if not isinstance(error, (Busy, Cancelled, NoSpace)):
+            self._report(server, error.what, head_pb2.Complain.KIND_FAILED)
+
+    def report_slow(self, server: str, reason: str) -> None:
+        """Tell the head of a server that is much slower than others."""
+        self._report(server, reason, head_pb2.Complain.KIND_SLOW)
+
+    def _report(self, server: str, reason: str, kind: head_pb2.Complain.Kind.ValueType) -> None:
+        now = self.runtime.clock.seconds()
+        if now - self.reported.get(server, -REPORT_SECONDS) < REPORT_SECONDS:
+            return
+        self.reported[server] = now
+        self._tell(head_pb2.Complain(server=server, reason=reason, kind=kind))
+
+    def _tell(self, complaint: head_pb2.Complain) -> None:
         if len(self.complaints) >= MOST_COMPLAINTS:
             return
-        telling = Deferred.fromCoroutine(self._complain(chunk_id, server, str(reason)))
+        telling = Deferred.fromCoroutine(self._complain(complaint))
         self.complaints.add(telling)
         telling.addBoth(lambda _: self.complaints.discard(telling))
 
@@ -61,7 +87,6 @@ class Access:
         self.pool.close()
         await self.session.close()
 
-    async def _complain(self, chunk_id: ChunkId, server: str, reason: str) -> None:
-        complaint = head_pb2.Complain(chunk_id=chunk_id, server=server, reason=reason)
+    async def _complain(self, complaint: head_pb2.Complain) -> None:
         with suppress(GridError):  # scrubbing finds it later
             await self.session.call(complaint, Done)

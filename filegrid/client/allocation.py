@@ -26,14 +26,14 @@ AGAIN_SECONDS = 2.0
 class Allocator:
     """Gives each chunk of one upload its pipeline.
 
-    :param replication: replicas of each chunk.
+    :param replication: replicas of each chunk; 0: as the policy of its folder says.
     :ivar least_replicas: how many must be durable before a chunk counts as stored (S16).
     """
 
     def __init__(self, access: Access, session: OpenedSession, replication: int, path: str) -> None:
         self.session = session
         self.replication = replication
-        self.least_replicas = min(replication, session.min_replicas)
+        self.least_replicas = min(replication or session.replication, session.min_replicas)
         self._access = access
         self._path = path
         self._ready: deque[Sequence[wire.Target]] = deque()
@@ -86,6 +86,7 @@ class Allocator:
             bytes=length,
             replication=self.replication,
             exclude=sorted(exclude),
+            path=self._path,
         )
         try:
             answer = await calls.call(request, wire.Allocation, patience)
@@ -99,6 +100,8 @@ class Allocator:
         placed: list[Sequence[wire.Target]] = [
             list(targets.targets) for targets in answer.chunks if targets.targets
         ]
+        if answer.replication:
+            self.least_replicas = min(answer.replication, self.session.min_replicas)
         if not placed:
             raise Unavailable("the head named no chunk server for a chunk", self._path)
         return placed

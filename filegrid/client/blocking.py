@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from filegrid.client.grid import GridClient
 from filegrid.client.ingest import STREAM_BYTES
 from filegrid.client.reader import Reader
 from filegrid.client.runner import ReactorThread, Runner
-from filegrid.client.stat import Stat, Trashed
+from filegrid.client.stat import FolderPolicy, Stat, Trashed
 from filegrid.runtime import Bytes
 
 Mode = Literal["rb", "wb", "xb", "ab"]
@@ -216,6 +216,14 @@ class Grid:
     def empty_trash(self, *trash_ids: int) -> None:
         """As :meth:`filegrid.client.grid.GridClient.empty_trash`."""
         self.runner.run(lambda: self.client.empty_trash(*trash_ids))
+
+    def set_policy(self, path: str, *, unset: Sequence[str] = (), **values: int) -> None:
+        """As :meth:`filegrid.client.grid.GridClient.set_policy`."""
+        self.runner.run(lambda: self.client.set_policy(path, unset=unset, **values))
+
+    def policies(self) -> list[FolderPolicy]:
+        """As :meth:`filegrid.client.grid.GridClient.policies`."""
+        return self.runner.run(self.client.policies)
 
     def hand_over(self, head: str) -> None:
         """As :meth:`filegrid.client.grid.GridClient.hand_over`."""

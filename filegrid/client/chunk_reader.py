@@ -43,9 +43,11 @@ class ChunkReader:
         :raises Unavailable: where none could be read while the patience lasted.
         :raises ContentCollected: where this version of the file has been removed for good.
         """
+        begun: float | None = None
         while self._at < self._end:
             transfer = self._transfer
             if transfer is None:
+                begun = self._access.runtime.clock.seconds()
                 transfer = self._transfer = await self._begin()
             try:
                 blocks = await transfer.next()
@@ -53,6 +55,9 @@ class ChunkReader:
                 self.close()
                 self._lost(transfer, error)
                 continue
+            if begun is not None:
+                self._note_latency(transfer.replica.server, begun)
+                begun = None
             self._patience.renew()
             pieces = _part(blocks, self._at % BLOCK_BYTES, self._end - self._at)
             self._at += sum(len(piece) for piece in pieces)
@@ -110,6 +115,13 @@ class ChunkReader:
             self._access.complain(read.chunk.id, server, error)
         elif not isinstance(error, Busy):
             self._access.unreadable.add([server])
+            self._access.report(server, error)
+
+    def _note_latency(self, server: str, begun: float) -> None:
+        seconds = self._access.runtime.clock.seconds() - begun
+        if reason := self._access.latencies.note(server, seconds):
+            self._access.unreadable.add([server])
+            self._access.report_slow(server, reason)
 
     async def _wait(self, placed: Placed) -> None:
         """Every replica that is known failed: let the head say again where they are.

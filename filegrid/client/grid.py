@@ -15,7 +15,7 @@ from filegrid.client.content import Content
 from filegrid.client.forecast import forecast
 from filegrid.client.ingest import Ingest, look_up
 from filegrid.client.session import Session
-from filegrid.client.stat import Stat, Trashed
+from filegrid.client.stat import FolderPolicy, Stat, Trashed
 from filegrid.client.status import drain_document, event_document, status_document
 from filegrid.client.upload import StreamUpload
 from filegrid.config import find_client_config, load_client
@@ -111,7 +111,7 @@ class GridClient:
     ) -> Stat:
         """Upload a local file, or the rest of a binary file object, as the file `path`.
 
-        :param replication: replicas of each chunk; None for the grid's default.
+        :param replication: replicas of each chunk; None for what the folder's policy says.
         :param moved: told how many more bytes were acknowledged.
         :raises AlreadyExists: where `path` exists and `overwrite` is false.
         :raises SourceChanged: where the local file changed meanwhile; nothing is published.
@@ -287,6 +287,34 @@ class GridClient:
         """Take apart for good what is in the trash: these, or all; for operators."""
         request = values_pb2.EmptyTrash(trash_ids=trash_ids)
         await self.access.session.change(request, Done)
+
+    # Policies and quotas
+
+    async def set_policy(self, path: str, *, unset: Sequence[str] = (), **values: int) -> None:
+        """Say what holds for a folder and all below it; for operators.
+
+        :param values: of ``replication``, ``spread`` (of values_pb2.Spread), ``trash_seconds``,
+            ``quota_bytes`` and ``quota_files``; those not named stay as they are.
+        :param unset: the names of those that the folder is to say no more.
+        """
+        request = values_pb2.SetPolicy(path=normal(path), unset=unset)
+        for name, value in values.items():
+            setattr(request, name, value)
+        await self.access.session.change(request, Done)
+
+    async def policies(self) -> list[FolderPolicy]:
+        """The folders that say something, with what they hold."""
+        found: list[FolderPolicy] = []
+        after, more = 0, True
+        while more:
+            request = head_pb2.ListPolicies(after=after)
+            page = await self.access.session.call(request, head_pb2.Policies)
+            for one in page.policies:
+                after = one.folder
+                if one.path:  # else it is in the trash
+                    found.append(FolderPolicy.from_wire(one))
+            more = page.more
+        return sorted(found, key=lambda one: one.path)
 
     # The grid
 

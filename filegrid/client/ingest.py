@@ -29,7 +29,7 @@ LARGE_BYTES = 8 * 1024 * 1024
 class Ingest:
     """One file to be made.
 
-    :ivar replication: replicas of each chunk; None for the grid's default.
+    :ivar replication: replicas of each chunk; None for what the folder's policy says.
     :ivar overwrite: whether a file that has the path may be replaced.
     :ivar moved: told how many more bytes the grid has acknowledged.
     """
@@ -114,7 +114,7 @@ class Ingest:
             self.access,
             await self.access.session.opened(),
             self.path,
-            replication=self.replication or stat.replication,
+            replication=self.replication,
             chunk_bytes=stat.chunk_bytes,
             inherited=await content.manifest.digests(kept),
             moved=self.moved,

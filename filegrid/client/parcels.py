@@ -55,7 +55,7 @@ class Parcels:
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._lanes: dict[tuple[int, int], _Lane] = {}
+        self._lanes: dict[tuple[int, int, str], _Lane] = {}
         self._tasks = Tasks("storing small chunks")
         self._closed = False
 
@@ -64,12 +64,14 @@ class Parcels:
     ) -> Chunk:
         """Write a chunk; return once it is durable on enough servers (S16).
 
+        :param replication: 0 for what the policy of its folder says.
         :raises Unavailable: when no try succeeded while the patience lasted.
         :raises NoSpace: when the grid has no room for it.
         """
         if self._closed:
             raise Unavailable("this client is closed", advice="connect again")
-        key = (session.id, replication)
+        # Folders may have policies of their own, which placements follow.
+        key = (session.id, replication, origin.path.rpartition("/")[0])
         lane = self._lanes.get(key)
         if lane is None:
             for idle in [key for key, lane in self._lanes.items() if lane.idle]:
@@ -110,11 +112,12 @@ class _Small:
 
 
 class _Lane:
-    """The small chunks of one session with the same replication."""
+    """The small chunks of one session and folder with the same replication."""
 
     def __init__(self, access: Access, allocator: Allocator, tasks: Tasks) -> None:
         self._clock = access.runtime.clock
         self._pool = access.pool
+        self._report = access.report
         self._allocator = allocator
         self._tasks = tasks
         self._closed = False
@@ -214,6 +217,8 @@ class _Lane:
                     stored[chunk_id] += 1
                 else:
                     failures[server] = failed[chunk_id]
+        for server, failure in failures.items():
+            self._report(server, failure)
         if failures:
             self._allocator.avoid(failures)
             self._placements.clear()

@@ -15,6 +15,7 @@ from filegrid.errors import (
     GridError,
     IntegrityError,
     Unavailable,
+    from_fault,
 )
 from filegrid.hashing import ChunkHasher
 from filegrid.model import Address, Chunk, ChunkId, Digest
@@ -109,10 +110,14 @@ class ChunkWriter:
         except Cancelled:
             raise
         except GridError as error:
+            self._access.report(targets[0].server, error)
             raise _PipelineFailed({targets[0].server}, error) from error
         if written.digest != digest or written.length != payload.length:
             other = IntegrityError("a chunk server stored other bytes", targets[0].server)
             raise _PipelineFailed({targets[0].server}, other)
+        if written.failures:  # those behind the first that failed are only out of reach
+            first = written.failures[0]
+            self._access.report(first.server, from_fault(first.fault))
         stored = set(written.stored)
         if len(stored) < self._allocator.least_replicas:
             servers = {failure.server for failure in written.failures}

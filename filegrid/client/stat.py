@@ -83,3 +83,31 @@ class Trashed:
             removed=entry.removed_ms / MILLISECONDS,
             left_seconds=entry.left_ms / MILLISECONDS,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderPolicy:
+    """What a folder says for all below it, and what lies there; None: it says nothing."""
+
+    path: str
+    replication: int | None
+    spread: Literal["rack", "host"] | None
+    trash_seconds: int | None
+    quota_bytes: int | None
+    quota_files: int | None
+    used_bytes: int
+    used_files: int
+
+    @classmethod
+    def from_wire(cls, one: head_pb2.FolderPolicy) -> FolderPolicy:
+        spread: Literal["rack", "host"] = "host" if one.spread == wire.SPREAD_HOST else "rack"
+        return cls(
+            path=one.path,
+            replication=one.replication if one.HasField("replication") else None,
+            spread=spread if one.HasField("spread") else None,
+            trash_seconds=one.trash_seconds if one.HasField("trash_seconds") else None,
+            quota_bytes=one.quota_bytes if one.HasField("quota_bytes") else None,
+            quota_files=one.quota_files if one.HasField("quota_files") else None,
+            used_bytes=one.used_bytes,
+            used_files=one.used_files,
+        )

@@ -90,12 +90,23 @@ def _server(server: wire.ServerStatus) -> dict[str, Any]:
         "address": server.address,
         "rack": server.rack,
         "state": server.state,
+        "reason": server.reason,
         "capacity_bytes": server.capacity_bytes,
         "free_bytes": server.free_bytes,
         "chunks": server.chunks,
         "cpu_percent": server.cpu_percent,
         "network_bytes_per_second": server.network_bytes_per_second,
         "disk_bytes_per_second": server.disk_bytes_per_second,
+        "disks": [
+            {
+                "path": disk.path,
+                "state": disk.state,
+                "trouble": disk.trouble,
+                "capacity_bytes": disk.capacity_bytes,
+                "free_bytes": disk.free_bytes,
+            }
+            for disk in server.disks
+        ],
         "scrub": {
             "never_verified": server.scrubbed.never_verified,
             "oldest_verified": server.scrubbed.oldest_verified_ms / 1000 or None,

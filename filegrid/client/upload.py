@@ -27,7 +27,7 @@ MANIFEST_PAGE = 4096
 class Upload:
     """A version being made. Nothing is seen of it before :meth:`publish` returns.
 
-    :param replication: None for the grid's default.
+    :param replication: None for what the policy of the folder says, or else the grid's setting.
     :param chunk_bytes: None for the grid's.
     :param inherited: digests of the chunks, all of full length, that are kept of the version
         that this one continues.
@@ -51,7 +51,7 @@ class Upload:
         self._path = path
         self._inherited = inherited
         self._content_id = session.unique_id()
-        self._replication = replication or session.replication
+        self._replication = replication or 0
         self._chunks: list[Chunk | None] = []
         self.size = len(inherited) * self.chunk_bytes
         self._window = Window(CHUNKS_IN_FLIGHT)

@@ -22,11 +22,12 @@ from filegrid.errors import (
     VersionConflict,
     to_fault,
 )
-from filegrid.head.contents import Contents
-from filegrid.head.schema import FILE, ROOT, RegisterFile
+from filegrid.head.contents import MOST_REPLICATION, Contents
+from filegrid.head.policies import POLICY_NAMES, Gain, Policies
+from filegrid.head.schema import FILE, MOST_INTEGER, ROOT, RegisterFile
 from filegrid.head.sessions import MOST_LINEAGE, Sessions, get_session
 from filegrid.head.trash import Trash
-from filegrid.head.tree import Stored, Tree, child, children, find, find_folder, need
+from filegrid.head.tree import Stored, Tree, child, children, find, find_folder, need, totals
 from filegrid.model import CHUNK_ID_BYTES, SessionId, join_path, session_of, split_path
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
@@ -49,6 +50,7 @@ class Changes:
         self._registers = registers
         self._tree = Tree(database, registers)
         self._contents = Contents(database, registers)
+        self._policies = Policies(database, self._tree, self._contents)
         self._sessions = Sessions(database, registers)
         self._trash = Trash(database, registers, self._tree, self._contents)
         self._of_clients: dict[str, Callable[[Any, journal.Entry], journal.Outcome]] = {
@@ -60,6 +62,7 @@ class Changes:
             "remove": self._remove,
             "restore_trash": self._restore_trash,
             "empty_trash": self._empty_trash,
+            "set_policy": self._set_policy,
         }
         self._of_heads: dict[str, Callable[[Any, journal.Entry], journal.Outcome]] = {
             "create_grid": self._create_grid,
@@ -72,6 +75,7 @@ class Changes:
             "set_standing": self._set_standing,
             "forget_released": self._forget_released,
             "configure": self._configure,
+            "apply_policies": self._apply_policies,
         }
 
     def apply(self, entry: journal.Entry) -> journal.Outcome:
@@ -182,7 +186,10 @@ class Changes:
         self._contents.check_id(change.content_id, session)
         chunks = self._contents.new_chunks(change.chunks, session)
         self._contents.check_staged(change.content_id, change.inherited_chunks, change.first_index)
-        count = self._contents.check_whole(change, base, chunks)
+        replication, asked = self._replication_of(change, parent, old, entry)
+        count = self._contents.check_whole(change, replication, base, chunks)
+        gain = Gain(parent, 0 if old else 1, change.size - (old.size or 0 if old else 0))
+        self._policies.check_room([gain])
 
         if old is not None:
             self._throw_away(old, path, entry)
@@ -196,13 +203,32 @@ class Changes:
             content_id=change.content_id,
             size=change.size,
             digest=change.digest,
-            replication=change.replication,
+            replication=replication,
             chunk_bytes=change.chunk_bytes,
             chunk_count=count,
         )
         self._tree.add_file(node)
-        new = self._contents.publish(change, node=node.id, base=base, chunks=chunks, count=count)
+        new = self._contents.publish(
+            change,
+            node=node.id,
+            replication=replication,
+            asked=asked,
+            base=base,
+            chunks=chunks,
+            count=count,
+        )
         return journal.Outcome(node=node.to_wire(path), published=new)
+
+    def _replication_of(
+        self, change: wire.Publish, parent: int, old: Stored | None, entry: journal.Entry
+    ) -> tuple[int, bool]:
+        """What a new version gets, and whether its writer, or that of its base, asked for it."""
+        if change.replication:
+            return change.replication, True
+        if change.base_version and old is not None and self._contents.asked(old.content_id):
+            return old.replication or 0, True
+        policy = self._policies.effective(parent)
+        return policy.replication or entry.command.replication, False
 
     def _check_base(self, change: wire.Publish, old: Stored | None, path: str) -> bytes:
         """What is there may be replaced (S11); returns the content that chunks are inherited of."""
@@ -231,14 +257,29 @@ class Changes:
             raise InvalidRequest("a folder cannot be moved into itself", join_path(source_names))
         target = find(self._database, target_names)
         parent = find_folder(self._database, target_names[:-1])
+        files, size = self._weight(source)
+        gains = [Gain(parent, files, size), Gain(source.parent, -files, -size)]
         if target is not None:
             self._check_replaceable(source, target, path, replace=change.replace)
+            if not target.is_folder:
+                gains.append(Gain(parent, -1, -(target.size or 0)))
+        self._policies.check_room(gains)
+        before = self._policies.effective(source.parent)
+        if target is not None:
             if target.is_folder:
                 self._tree.drop(target)
             else:
                 self._throw_away(target, path, entry)
         self._tree.move(source, parent, target_names[-1].encode())
-        return journal.Outcome(node=source.to_wire(path))
+        resized = self._policies.moved(source, before, parent, entry.command.replication)
+        return journal.Outcome(node=source.to_wire(path), resized=resized)
+
+    def _weight(self, node: Stored) -> tuple[int, int]:
+        """Files and bytes of a node with all below it."""
+        if not node.is_folder:
+            return 1, node.size or 0
+        self._tree.flush()
+        return totals(self._database, node.id)
 
     def _check_replaceable(
         self, source: Stored, target: Stored, path: str, *, replace: bool
@@ -271,17 +312,43 @@ class Changes:
         if find(self._database, names) is not None:
             raise AlreadyExists("it exists already", join_path(names), advice="name another path")
         parent = find_folder(self._database, names[:-1])
+        self._policies.check_room([Gain(parent, *self._weight(node))])
+        before = self._policies.effective(node.parent)
         self._trash.take_out(node, parent, names[-1].encode())
-        return journal.Outcome(node=node.to_wire(join_path(names)))
+        resized = self._policies.moved(node, before, parent, entry.command.replication)
+        return journal.Outcome(node=node.to_wire(join_path(names)), resized=resized)
 
     def _empty_trash(self, change: wire.EmptyTrash, entry: journal.Entry) -> journal.Outcome:
         return journal.Outcome(count=self._trash.hurry(change.trash_ids))
+
+    def _set_policy(self, change: wire.SetPolicy, entry: journal.Entry) -> journal.Outcome:
+        names = split_path(change.path)
+        node = need(self._database, names)
+        if not node.is_folder:
+            raise NotAFolder("policies are of folders", join_path(names))
+        if change.HasField("replication") and not 1 <= change.replication <= MOST_REPLICATION:
+            raise InvalidRequest(f"replication is 1 to {MOST_REPLICATION}", join_path(names))
+        if change.HasField("spread") and change.spread not in wire.Spread.values():
+            raise InvalidRequest("a spread that this release does not know", str(change.spread))
+        numbers = (change.trash_seconds, change.quota_bytes, change.quota_files)
+        if max(numbers) > MOST_INTEGER:
+            raise InvalidRequest(f"numbers end at {MOST_INTEGER}", join_path(names))
+        unknown = [name for name in change.unset if name not in POLICY_NAMES]
+        if unknown:
+            raise InvalidRequest("folders say nothing of this", unknown[0])
+        self._policies.change(node.id, change)
+        return journal.Outcome(count=1)
 
     def _throw_away(
         self, node: Stored, path: str, entry: journal.Entry, *, now: bool = False
     ) -> None:
         command = entry.command
-        stay_ms = 0 if now else command.trash_ms
+        policy = self._policies.effective(node.id if node.is_folder else node.parent)
+        stay_ms = command.trash_ms
+        if policy.trash_seconds is not None:
+            stay_ms = min(policy.trash_seconds * 1000, MOST_INTEGER)
+        if now:
+            stay_ms = 0
         self._trash.put(node, path, stay_ms=stay_ms, wall_ms=command.wall_ms)
 
     # Of heads
@@ -365,3 +432,9 @@ class Changes:
         self._database.execute(_DROP_VOTERS)
         self._database.executemany(_ADD_VOTER, rows)
         return journal.Outcome(count=len(rows))
+
+    def _apply_policies(
+        self, change: journal.ApplyPolicies, entry: journal.Entry
+    ) -> journal.Outcome:
+        count, resized = self._policies.apply(change.limit, entry.command.replication)
+        return journal.Outcome(count=count, resized=resized)

@@ -30,6 +30,9 @@ _IS_USED = """SELECT EXISTS (SELECT 1 FROM chunks WHERE chunk_id = ?1)
     OR EXISTS (SELECT 1 FROM released WHERE chunk_id = ?1)"""
 _IS_NAMED = "SELECT 1 FROM chunks WHERE chunk_id = ? LIMIT 1"
 _IS_CONTENT = "SELECT 1 FROM contents WHERE content_id = ?"
+_ASKED = "SELECT asked FROM contents WHERE content_id = ?"
+_RESIZE = """UPDATE contents SET replication = ?1
+    WHERE content_id = ?2 AND replication <> ?1 AND asked = 0"""
 _IS_STAGED_AT = (
     "SELECT 1 FROM chunks WHERE content_id = ? AND position >= ? AND position < ? LIMIT 1"
 )
@@ -38,7 +41,7 @@ _STAGED_IDS = "SELECT chunk_id FROM chunks WHERE content_id = ? ORDER BY positio
 _STAGED_OF_SESSION = "SELECT content_id FROM staged WHERE content_id >= ? AND content_id <= ?"
 _SHAPES = """SELECT length, digest FROM chunks WHERE content_id = ? AND position < ?
     ORDER BY position"""
-_ADD_CONTENT = "INSERT INTO contents VALUES (?, ?, ?, ?, ?, ?, ?)"
+_ADD_CONTENT = "INSERT INTO contents VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _ADD_CHUNK = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?)"
 _INHERIT = """INSERT INTO chunks SELECT ?, position, chunk_id, length, digest FROM chunks
     WHERE content_id = ? AND position < ?"""
@@ -99,13 +102,15 @@ class Contents:
         if count != end - first or (count and (low, high) != (first, end - 1)):
             raise InvalidRequest("the staged chunks leave a gap or overlap", content_id.hex())
 
-    def check_whole(self, publish: wire.Publish, base: bytes, chunks: Sequence[Chunk]) -> int:
+    def check_whole(
+        self, publish: wire.Publish, replication: int, base: bytes, chunks: Sequence[Chunk]
+    ) -> int:
         """The manifest is consistent in itself; returns how many chunks it has.
 
         :param base: the content whose first `publish.inherited_chunks` are kept.
         """
         size, chunk_bytes = publish.size, publish.chunk_bytes
-        if not 1 <= publish.replication <= MOST_REPLICATION:
+        if not 1 <= replication <= MOST_REPLICATION:
             raise InvalidRequest(f"replication is 1 to {MOST_REPLICATION}", publish.path)
         if not 0 < chunk_bytes <= MOST_CHUNK_BYTES or chunk_bytes % BLOCK_BYTES:
             raise InvalidRequest(f"chunk_bytes is a multiple of {BLOCK_BYTES}", publish.path)
@@ -137,6 +142,11 @@ class Contents:
             yield from self._database.execute(_SHAPES, (publish.content_id, publish.first_index))
         yield from ((chunk.length, chunk.digest) for chunk in chunks)
 
+    def asked(self, content_id: bytes | None) -> bool:
+        """Whether the writer of a content asked for its replication."""
+        row = self._database.execute(_ASKED, (content_id,)).fetchone()
+        return bool(row and row[0])
+
     # Changing
 
     def stage(self, content_id: bytes, first: int, chunks: Sequence[Chunk]) -> None:
@@ -144,9 +154,20 @@ class Contents:
         self._add_chunks(content_id, first, chunks)
 
     def publish(
-        self, publish: wire.Publish, *, node: int, base: bytes, chunks: Sequence[Chunk], count: int
+        self,
+        publish: wire.Publish,
+        *,
+        node: int,
+        replication: int,
+        asked: bool,
+        base: bytes,
+        chunks: Sequence[Chunk],
+        count: int,
     ) -> list[ChunkId]:
-        """Returns the chunks that came into the namespace, those that were staged with them."""
+        """Returns the chunks that came into the namespace, those that were staged with them.
+
+        :param asked: whether the writer asked for the replication.
+        """
         content_id, first = publish.content_id, publish.first_index
         new: list[ChunkId] = []
         if first > publish.inherited_chunks:
@@ -161,13 +182,18 @@ class Contents:
             node,
             publish.size,
             publish.digest,
-            publish.replication,
+            replication,
             publish.chunk_bytes,
             count,
+            int(asked),
         )
         self._database.execute(_ADD_CONTENT, row)
         self._registers.now.chunks += len(new)
         return new
+
+    def resize(self, content_id: bytes, replication: int) -> bool:
+        """Give a content this replication, unless its writer asked for one; whether it changed."""
+        return self._database.execute(_RESIZE, (replication, content_id)).rowcount > 0
 
     def take_apart(self, content_id: bytes, limit: int, released: list[ChunkId]) -> int:
         """Drop up to `limit` chunks, first the first, and after the last the content itself.

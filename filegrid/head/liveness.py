@@ -57,6 +57,9 @@ class Liveness:
     def state(self, name: str) -> State:
         return self._records[name].state
 
+    def silent_seconds(self, name: str, now: float) -> float:
+        return now - self._records[name].heard_at
+
     def begin(self, now: float, names: Iterable[str]) -> None:
         """Judge anew: each of these has as long to come as a silent one (S18)."""
         before = self._records

@@ -11,6 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from filegrid.errors import ContentCollected
 from filegrid.head.deficits import SETTLE_SECONDS, Deficit, Deficits
 from filegrid.head.liveness import Liveness, State
 from filegrid.head.locations import Locations, Report
@@ -101,6 +102,22 @@ class Redundancy:
                 ]
             )
         )
+
+    def scan_content(self, content_id: bytes) -> None:
+        """A file wants another number of replicas: look at all its chunks."""
+        first = 0
+
+        def advance() -> bool:
+            nonlocal first
+            try:
+                chunks, more = self._namespace.manifest(content_id, first, SCAN_PAGE)
+            except ContentCollected:
+                return True
+            self._due.update((chunk.id, None) for chunk in chunks)
+            first += len(chunks)
+            return not more
+
+        self._scans.append(advance)
 
     def step(self) -> bool:
         """Look at some chunks; returns whether more are due."""

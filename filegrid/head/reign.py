@@ -44,6 +44,10 @@ FIRST_LINEAGE = 1
 PURGED_AT_ONCE = 256
 """Nodes and chunks taken out of the trash by one entry of the log."""
 
+POLICY_BATCHES = 8
+"""Entries in one turn that have files follow the policies of their folders; changes wait for no
+more than one of them."""
+
 WRITTEN_OFF_AT_ONCE = 1024
 
 CAUGHT_UP_ENTRIES = 1000
@@ -303,6 +307,13 @@ class Reign:
             while self._namespace.purge_due(now_ms):
                 purge = journal.PurgeTrash(limit=PURGED_AT_ONCE)
                 await self._ledger.propose(journal.Command(purge_trash=purge))
+            for _ in range(POLICY_BATCHES):
+                if not self._namespace.policies_to_apply():
+                    break
+                apply = journal.ApplyPolicies(limit=PURGED_AT_ONCE)
+                await self._ledger.propose(
+                    journal.Command(apply_policies=apply, replication=self._grid.replication)
+                )
             if self._is_full() and self._namespace.list_trash(0, 1):
                 # Under pressure the oldest in the trash yields (S22).
                 purge = journal.PurgeTrash(limit=PURGED_AT_ONCE, early=True)

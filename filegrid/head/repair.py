@@ -166,6 +166,8 @@ class Repair:
             )
             answer = await server.link.call(request, wire.Copied, timeout_seconds=COPY_SECONDS)
             failed.difference_update(ChunkId(chunk_id) for chunk_id in answer.copied)
+            for source in answer.source_failures:
+                self._roster.complain(source.server, server.name, source.fault.what)
             for failure in answer.failures:
                 _log.warn(
                     "{server} could not copy {chunk}: {reason}",

@@ -19,6 +19,7 @@ from filegrid.head.placement import Candidate
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
 from filegrid.head.restraint import Restraint
+from filegrid.head.suspicion import Suspicion
 from filegrid.head.view import Server as Registered
 from filegrid.model import Chunk
 from filegrid.net.link import Caller, Link
@@ -96,6 +97,7 @@ class Roster:
         self._maintenance_seconds = maintenance_seconds
         self._restraint = restraint
         self._servers: dict[str, Server] = {}
+        self._suspicion = Suspicion()
         self._tasks = Tasks("watching a chunk server")
         self._reign: _Reign | None = None
 
@@ -126,6 +128,19 @@ class Roster:
 
     def state(self, name: str) -> State:
         return self._liveness.state(name)
+
+    def silent_seconds(self, name: str) -> float:
+        """For how long nothing was heard of it."""
+        return self._liveness.silent_seconds(name, self._runtime.clock.seconds())
+
+    def suspicion(self, name: str) -> str:
+        """Why a live server gets work last; empty where it is trusted."""
+        return self._suspicion.reason(name)
+
+    def complain(self, name: str, reporter: str, reason: str) -> None:
+        """Somebody was not served by a server that answers our heartbeats."""
+        if name in self._servers and self._liveness.state(name) is State.LIVE:
+            self._suspicion.report(name, reporter, reason, self._runtime.clock.seconds())
 
     def away_seconds(self, name: str) -> float:
         """How long a server that left in good order is waited for yet; 0 of others."""
@@ -164,6 +179,7 @@ class Roster:
                     address=one.address,
                 )
         self._liveness.begin(now, [server.name for server in self])
+        self._suspicion = Suspicion()
         for server in self:
             server.reported = False
             if server.link is not None:
@@ -208,6 +224,7 @@ class Roster:
             old.link.close(DuplicateName("a later run of this server has joined", name))
         self._servers[name] = server
         before = self._liveness.joined(name, self._runtime.clock.seconds())
+        self._suspicion.joined(name)
         self._restraint.returned(name)
         if before is State.DEAD:
             self._redundancy.scan_server(name)
@@ -282,6 +299,11 @@ class Roster:
             if server.link is not None:
                 server.link.close(Unavailable("it missed its heartbeats", name))
             self._redundancy.scan_server(name)
+        suspect, trusted = self._suspicion.judge(now, list(self._servers))
+        for name in suspect:
+            _log.warn("{name} is suspect: {reason}", name=name, reason=self.suspicion(name))
+        for name in trusted:
+            _log.info("{name} is trusted again", name=name)
         if self._reign is not None and not self._reign.was_accounted and self.accounted:
             # From here on a replica that is not known is missing, not merely unknown (S18).
             self._reign.was_accounted = True
@@ -338,6 +360,7 @@ class Roster:
         self._locations.add(server.name, map(Chunk.from_wire, request.added))
         self._locations.remove(server.name, gone)
         self._redundancy.condemn(server.name, request.damaged)
+        self._suspicion.damaged(server.name, len(request.damaged), self._runtime.clock.seconds())
         self._redundancy.touch(ref.id for ref in request.added)
         self._redundancy.touch(request.removed)
         self._redundancy.touch(request.damaged)
@@ -366,8 +389,11 @@ class Roster:
             raise NotLeader("this head gives no orders any more")
         return wire.Order(lineage=self._reign.lineage, epoch=self._reign.epoch, run=server.run)
 
-    def candidates(self) -> list[Candidate]:
-        """The servers that may get new chunks."""
+    def candidates(self, *, suspect: bool = False) -> list[Candidate]:
+        """The servers that may get new chunks.
+
+        :param suspect: instead of them those that may where there are too few of them.
+        """
         return [
             Candidate(
                 name=server.name,
@@ -380,4 +406,5 @@ class Roster:
             if self._liveness.state(server.name) is State.LIVE
             and server.load.writable
             and server.name not in self._registry.leaving
+            and bool(self.suspicion(server.name)) is suspect
         ]

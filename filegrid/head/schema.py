@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 
 from filegrid.errors import UnsupportedVersion
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """In the database's user_version; any other one is refused by name (S24)."""
 
 MOST_INTEGER = 2**63 - 1
@@ -51,7 +51,8 @@ _TABLES = (
         digest BLOB NOT NULL,
         replication INTEGER NOT NULL,
         chunk_bytes INTEGER NOT NULL,
-        chunk_count INTEGER NOT NULL
+        chunk_count INTEGER NOT NULL,
+        asked INTEGER NOT NULL  -- 1: its writer asked for the replication, policies do not count
     ) WITHOUT ROWID""",
     # An append inherits chunks: one chunk may be in several contents.
     """CREATE TABLE chunks (
@@ -85,6 +86,19 @@ _TABLES = (
         PRIMARY KEY (due_ms, node)
     ) WITHOUT ROWID""",
     "CREATE UNIQUE INDEX trash_by_node ON trash (node)",
+    # See policies.py. NULL: nothing is said.
+    """CREATE TABLE policies (
+        folder INTEGER PRIMARY KEY,
+        replication INTEGER,
+        spread INTEGER,
+        trash_seconds INTEGER,
+        quota_bytes INTEGER,
+        quota_files INTEGER
+    )""",
+    """CREATE TABLE policy_work (
+        folder INTEGER PRIMARY KEY,
+        after BLOB NOT NULL
+    )""",
     """CREATE TABLE sessions (
         id INTEGER PRIMARY KEY,
         client TEXT NOT NULL,

@@ -164,6 +164,7 @@ class Head:
             **methods,
             "empty_trash": Method(OPERATORS, self._as_leader("empty_trash")),
             "drain": Method(OPERATORS, self._as_leader("drain")),
+            "set_policy": Method(OPERATORS, self._as_leader("set_policy")),
             "start_balance": Method(OPERATORS, self._as_leader("start_balance")),
             "repair_now": Method(OPERATORS, self._as_leader("repair_now")),
             "what_if": Method(CLIENTS, self._as_leader("what_if")),
@@ -303,6 +304,8 @@ class Head:
         for outcome in outcomes:
             self._redundancy.touch(outcome.released)
             self._redundancy.touch(outcome.published)
+            for content_id in outcome.resized:
+                self._redundancy.scan_content(content_id)
         if self._reign is not None:
             self._reign.applied(entries, outcomes)
 

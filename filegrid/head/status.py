@@ -12,7 +12,7 @@ from filegrid.head.liveness import State
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
 from filegrid.head.repair import Repair
-from filegrid.head.roster import Roster
+from filegrid.head.roster import Roster, Server
 from filegrid.head.shipping import Shipping
 from filegrid.head.view import View
 from filegrid.model import Address
@@ -110,7 +110,9 @@ class StatusReport:
                 name=server.name,
                 address=server.address,
                 rack=server.rack,
-                state=self._drain.state(server.name),
+                state=self._state(server.name),
+                reason=self._reason(server),
+                disks=server.load.disks,
                 capacity_bytes=server.load.capacity_bytes,
                 free_bytes=server.load.free_bytes,
                 chunks=server.load.chunks,
@@ -122,6 +124,25 @@ class StatusReport:
             )
             for server in sorted(self._roster, key=lambda one: one.name)
         ]
+
+    def _state(self, name: str) -> str:
+        state = self._drain.state(name)
+        is_live = state == State.LIVE.value
+        return State.SUSPECT.value if is_live and self._roster.suspicion(name) else state
+
+    def _reason(self, server: Server) -> str:
+        """What is wrong with a server; empty where nothing is."""
+        state = self._roster.state(server.name)
+        if state is not State.LIVE:
+            away = self._roster.silent_seconds(server.name)
+            link = "its link is lost, and " if server.link is None else ""
+            return f"{link}it was last heard of {away:.0f} s ago"
+        wrong = [self._roster.suspicion(server.name)]
+        if server.load.trouble:
+            wrong.append(f"it cannot be written to: {server.load.trouble}")
+        else:
+            wrong += [f"disk {one.path}: {one.trouble}" for one in server.load.disks if one.trouble]
+        return "; ".join(filter(None, wrong))
 
     def _chunks(self, total: int) -> wire.ChunkCounts:
         deficits = self._redundancy.deficits

@@ -26,6 +26,7 @@ _MOVE = "UPDATE nodes SET parent = ?, name = ? WHERE parent = ? AND name = ?"
 _DROP = "DELETE FROM nodes WHERE parent = ? AND name = ?"
 _ADD_FOLDER = "INSERT INTO folders VALUES (?, 0, 0)"
 _DROP_FOLDER = "DELETE FROM folders WHERE id = ?"
+_DROP_POLICY = "DELETE FROM policies WHERE folder = ?"
 _TOTALS = "SELECT files, bytes FROM folders WHERE id = ?"
 _ADD_TOTALS = "UPDATE folders SET files = files + ?, bytes = bytes + ? WHERE id = ?"
 
@@ -169,6 +170,7 @@ class Tree:
         if node.is_folder:
             self.flush()
             self._database.execute(_DROP_FOLDER, (node.id,))
+            self._database.execute(_DROP_POLICY, (node.id,))
         self._database.execute(_DROP, (node.parent, node.name))
 
     def note(self, folder: int, files: int, size: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict, replace
 
 from google.protobuf.message import Message
 from twisted.logger import Logger
@@ -46,6 +47,7 @@ VERBS = (
     *("make_folder", "stage_chunks", "publish", "rename", "remove"),
     *("stat", "list", "manifest", "open_file", "allocate", "complain", "list_deficits"),
     *("restore_trash", "empty_trash", "list_trash"),
+    *("set_policy", "list_policies"),
 )
 """What only the leader answers."""
 
@@ -101,6 +103,8 @@ class Verbs:
             "restore_trash": self._change,
             "empty_trash": self._change,
             "list_trash": self._list_trash,
+            "set_policy": self._change,
+            "list_policies": self._list_policies,
         }
         self.methods = {name: Method(CLIENTS, handler) for name, handler in handlers.items()}
 
@@ -138,6 +142,7 @@ class Verbs:
         field.CopyFrom(change)
         field.SetInParent()
         command.trash_ms = self._settings.trash_seconds * 1000
+        command.replication = self._settings.replication
         outcome = await self._propose(command)
         if outcome.WhichOneof("result") == "fault":
             raise from_fault(outcome.fault)
@@ -185,6 +190,24 @@ class Verbs:
             )
         return answer
 
+    async def _list_policies(self, caller: Caller, request: Message) -> head_pb2.Policies:
+        assert isinstance(request, head_pb2.ListPolicies)
+        limit = min(request.limit or MOST_LISTED, MOST_LISTED)
+        found = self._namespace.list_policies(request.after, limit + 1)
+        answer = head_pb2.Policies(
+            more=len(found) > limit, applying=self._namespace.policies_to_apply()
+        )
+        for one in found[:limit]:
+            said = {name: value for name, value in asdict(one.policy).items() if value is not None}
+            answer.policies.add(
+                folder=one.folder,
+                path=one.path,
+                used_bytes=one.bytes,
+                used_files=one.files,
+                **said,
+            )
+        return answer
+
     async def _manifest(self, caller: Caller, request: Message) -> head_pb2.ManifestPage:
         assert isinstance(request, head_pb2.Manifest)
         return self._page(request.content_id, request.first_index, request.limit)
@@ -214,7 +237,7 @@ class Verbs:
             head_pb2.Replica(
                 server=name,
                 address=self._roster[name].address,
-                state=_REPLICA_STATE[self._roster.state(name)],
+                state=self._replica_state(name),
             )
             for name in self._locations.holders(chunk)
         ]
@@ -228,20 +251,39 @@ class Verbs:
         ]
         return sorted(found, key=lambda replica: (replica.state, replica.server))
 
+    def _replica_state(self, name: str) -> head_pb2.ReplicaState.ValueType:
+        state = self._roster.state(name)
+        if state is State.LIVE and self._roster.suspicion(name):
+            return head_pb2.REPLICA_STATE_SUSPECT
+        return _REPLICA_STATE[state]
+
     async def _allocate(self, caller: Caller, request: Message) -> head_pb2.Allocation:
         """Choose servers for chunks that are about to be written; nothing of it is logged."""
         assert isinstance(request, head_pb2.Allocate)
         self._need_session(caller, request.session)
-        replication = request.replication or self._settings.replication
+        policy = self._namespace.policy_of(request.path or "/")
+        replication = request.replication or policy.replication or self._settings.replication
         needed = min(self._settings.min_replicas, replication)
-        candidates = self._roster.candidates()
-        answer = head_pb2.Allocation()
+        candidates, suspects = self._roster.candidates(), self._roster.candidates(suspect=True)
+        if policy.spread == values_pb2.SPREAD_HOST:
+            candidates = [replace(one, rack=one.name) for one in candidates]
+            suspects = [replace(one, rack=one.name) for one in suspects]
+        answer = head_pb2.Allocation(replication=replication)
         for _ in range(min(request.count, MOST_ALLOCATED)):
             chosen = place(
                 candidates,
                 replication,
                 chunk_bytes=request.bytes,
                 random=self._runtime.random,
+                exclude=request.exclude,
+            )
+            # One that is suspect is better than none, and the last of the pipeline.
+            chosen += place(
+                suspects,
+                replication - len(chosen),
+                chunk_bytes=request.bytes,
+                random=self._runtime.random,
+                holder_racks=[one.rack for one in chosen],
                 exclude=request.exclude,
             )
             if len(chosen) < needed:
@@ -255,7 +297,8 @@ class Verbs:
         return answer
 
     def _too_few(self, needed: int, request: head_pb2.Allocate) -> GridError:
-        usable = [one for one in self._roster.candidates() if one.name not in request.exclude]
+        both = self._roster.candidates() + self._roster.candidates(suspect=True)
+        usable = [one for one in both if one.name not in request.exclude]
         if len(usable) < needed:
             return Unavailable(
                 f"{len(usable)} chunk servers can take a chunk, {needed} are needed",
@@ -269,8 +312,14 @@ class Verbs:
         )
 
     async def _complain(self, caller: Caller, request: Message) -> frame_pb2.Done:
-        """A reader got wrong bytes, or none: have the server look at its replica itself."""
+        """A reader got wrong bytes, or none: have the server look at its replica itself.
+
+        Whatever the complaint, it counts against the server (see suspicion.py).
+        """
         assert isinstance(request, head_pb2.Complain)
+        self._roster.complain(request.server, caller.peer.name, request.reason)
+        if request.kind != head_pb2.Complain.KIND_DAMAGED:
+            return frame_pb2.Done()
         chunk_id, name = ChunkId(request.chunk_id), request.server
         known = self._locations.replica(chunk_id, name)
         if known is None or (chunk_id, name) in self._complaints:

@@ -14,7 +14,7 @@ from enum import Enum
 
 from filegrid.election.quorum import Member
 from filegrid.errors import ContentCollected, NotAFolder
-from filegrid.head import trash
+from filegrid.head import policies, trash
 from filegrid.head.schema import ROOT, Registers, open_schema, read_registers
 from filegrid.head.sessions import SESSION_LEASE_MS, Session, get_session, was_opened
 from filegrid.head.tree import children, names_to, need, totals
@@ -138,6 +138,21 @@ class View:
             row = self._reads.execute(_COUNT, (content_id,)).fetchone()
             names = names_to(self._reads, row[1]) if row else None
         return join_path(names) if names is not None else ""
+
+    def policy_of(self, path: str) -> policies.Policy:
+        """What holds for a file of this path, also where its folders are to be made yet."""
+        names = split_path(path)[:-1]
+        with self._moment():
+            return policies.effective(self._reads, policies.nearest_folder(self._reads, names))
+
+    def list_policies(self, after: int, limit: int) -> list[policies.Listed]:
+        """Folders that say something, in the order of their numbers; from after `after` on."""
+        with self._moment():
+            return policies.list_policies(self._reads, after, limit)
+
+    def policies_to_apply(self) -> bool:
+        """Whether there are files that may not follow the policy of their folder yet."""
+        return policies.work_left(self._reads) > 0
 
     # Chunks
 

@@ -174,6 +174,7 @@ class SimulatedGrid:
         health: int = 0,
         chunk_servers: int = 5,
         racks: int = 3,
+        disks: int = 1,
         sections: Mapping[str, Any] = MappingProxyType({}),
         **settings: int,
     ) -> None:
@@ -181,6 +182,7 @@ class SimulatedGrid:
         self.clock = SimulatedClock()
         self.work_seconds = WORK_SECONDS
         self.network = SimulatedNetwork(self.clock, random.Random(self.random.getrandbits(64)))
+        self._further_disks = tuple(Path(f"/disk-{number}") for number in range(2, disks + 1))
         self.grid_settings = GridSettings(**{"chunk_bytes": SMALL_CHUNK_BYTES, **settings})
         self._sections = {"chunk": ChunkSettings(), **sections}
         names = [f"head-{number + 1}" for number in range(heads)]
@@ -205,6 +207,7 @@ class SimulatedGrid:
                 heads=self.head_addresses,
                 health=self.health_peers,
                 rack=rack or "default/r1",
+                disks=self._further_disks if role is Role.CHUNK else (),
             ),
             tls=Tls(certificate=Path("/node.pem"), authority=Path("/ca.pem")),
         )

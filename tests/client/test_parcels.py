@@ -38,7 +38,8 @@ class Together(GridCase):
         syncs: Counter[str] = Counter()
         for machine in self.grid.chunk_servers:
             assert isinstance(machine.node, ChunkServer)
-            small = machine.node._store._small
+            (volume,) = machine.node._store
+            small = volume.store._small
             write = small._write_group
 
             def counted(group: Any, name: str = machine.name, write: Any = write) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -37,6 +38,7 @@ class GridCase(SynchronousTestCase):
     health = 0
     chunk_servers = 5
     racks = 3
+    disks = 1
 
     def setUp(self) -> None:
         self.grid = SimulatedGrid(
@@ -45,6 +47,7 @@ class GridCase(SynchronousTestCase):
             health=self.health,
             chunk_servers=self.chunk_servers,
             racks=self.racks,
+            disks=self.disks,
             sections=self.sections,
             **self.settings,
         )
@@ -93,7 +96,7 @@ class GridCase(SynchronousTestCase):
         machine = self.grid.machine(server)
         assert isinstance(machine.node, ChunkServer)
         file, start = machine.node._store.locate(chunk_id)
-        machine.disk.flip_bits(f"/data/{file}", start + offset)
+        machine.disk.flip_bits(str(Path("/data") / file), start + offset)
 
     def stored_chunks(self, machine: Machine) -> set[str]:
         """What lies on a running server's disk."""

@@ -17,6 +17,7 @@ from filegrid.protocol.wire import values_pb2 as wire
 
 CHUNK_BYTES = 64 * 1024
 TRASH_MS = 1000
+DEFAULT_REPLICATION = 3
 
 
 def chunk(session: int, number: int, length: int = CHUNK_BYTES) -> Chunk:
@@ -108,6 +109,7 @@ class Driver:
             client=client,
             once=once,
             trash_ms=trash_ms,
+            replication=DEFAULT_REPLICATION,
             **change,
         )
         return self.apply(command)

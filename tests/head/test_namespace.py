@@ -147,7 +147,6 @@ class Files(NamespaceTestCase):
             {"size": 2**64 - 1},
             {"digest": bytes(32)},
             {"digest": b""},
-            {"replication": 0},
             {"replication": 17},
             {"chunk_bytes": 0},
             {"chunk_bytes": CHUNK_BYTES + 1},

@@ -200,6 +200,7 @@ class Load(_message.Message):
     HELD_BYTES_FIELD_NUMBER: _builtins.int
     WRITERS_FIELD_NUMBER: _builtins.int
     SCRUBBED_FIELD_NUMBER: _builtins.int
+    DISKS_FIELD_NUMBER: _builtins.int
     capacity_bytes: _builtins.int
     free_bytes: _builtins.int
     chunks: _builtins.int
@@ -216,6 +217,8 @@ class Load(_message.Message):
     """chunks that are being written and not sealed yet"""
     @_builtins.property
     def scrubbed(self) -> _head_pb2.Scrubbed: ...
+    @_builtins.property
+    def disks(self) -> _containers.RepeatedCompositeFieldContainer[_head_pb2.DiskStatus]: ...
     def __init__(
         self,
         *,
@@ -231,10 +234,11 @@ class Load(_message.Message):
         held_bytes: _builtins.int = ...,
         writers: _builtins.int = ...,
         scrubbed: _head_pb2.Scrubbed | None = ...,
+        disks: _abc.Iterable[_head_pb2.DiskStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scrubbed", b"scrubbed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "free_bytes", b"free_bytes", "held_bytes", b"held_bytes", "network_bytes_per_second", b"network_bytes_per_second", "scrubbed", b"scrubbed", "transfers", b"transfers", "trouble", b"trouble", "writable", b"writable", "writers", b"writers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "disks", b"disks", "free_bytes", b"free_bytes", "held_bytes", b"held_bytes", "network_bytes_per_second", b"network_bytes_per_second", "scrubbed", b"scrubbed", "transfers", b"transfers", "trouble", b"trouble", "writable", b"writable", "writers", b"writers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -373,19 +377,25 @@ class Copied(_message.Message):
 
     COPIED_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
+    SOURCE_FAILURES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def copied(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
     @_builtins.property
     def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___CopyFailure]: ...
+    @_builtins.property
+    def source_failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___HopFailure]:
+        """of servers that could not be read from"""
+
     def __init__(
         self,
         *,
         copied: _abc.Iterable[_builtins.bytes] | None = ...,
         failures: _abc.Iterable[Global___CopyFailure] | None = ...,
+        source_failures: _abc.Iterable[Global___HopFailure] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["copied", b"copied", "failures", b"failures"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copied", b"copied", "failures", b"failures", "source_failures", b"source_failures"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -131,6 +131,8 @@ class Call(_message.Message):
     START_BALANCE_FIELD_NUMBER: _builtins.int
     REPAIR_NOW_FIELD_NUMBER: _builtins.int
     WHAT_IF_FIELD_NUMBER: _builtins.int
+    SET_POLICY_FIELD_NUMBER: _builtins.int
+    LIST_POLICIES_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     INVENTORY_FIELD_NUMBER: _builtins.int
     COPY_CHUNKS_FIELD_NUMBER: _builtins.int
@@ -220,6 +222,12 @@ class Call(_message.Message):
     @_builtins.property
     def what_if(self) -> _head_pb2.WhatIf: ...
     @_builtins.property
+    def set_policy(self) -> _values_pb2.SetPolicy: ...
+    @_builtins.property
+    def list_policies(self) -> _head_pb2.ListPolicies:
+        """to a head, from a client"""
+
+    @_builtins.property
     def heartbeat(self) -> _chunk_pb2.Heartbeat:
         """to a chunk server, from the leading head"""
 
@@ -294,6 +302,8 @@ class Call(_message.Message):
         start_balance: _head_pb2.StartBalance | None = ...,
         repair_now: _head_pb2.RepairNow | None = ...,
         what_if: _head_pb2.WhatIf | None = ...,
+        set_policy: _values_pb2.SetPolicy | None = ...,
+        list_policies: _head_pb2.ListPolicies | None = ...,
         heartbeat: _chunk_pb2.Heartbeat | None = ...,
         inventory: _chunk_pb2.Inventory | None = ...,
         copy_chunks: _chunk_pb2.CopyChunks | None = ...,
@@ -309,11 +319,11 @@ class Call(_message.Message):
         read_backup: _backup_pb2.ReadBackup | None = ...,
         end_backup: _backup_pb2.EndBackup | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "store_chunks", b"store_chunks", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "store_chunks", b"store_chunks", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "list", b"list", "list_deficits", b"list_deficits", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "store_chunks", b"store_chunks", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "store_chunks", b"store_chunks", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "open_file", "elect", "append_entries", "install_state", "join", "changes", "leave", "drain", "start_balance", "repair_now", "what_if", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk", "store_chunks", "fetch_chunks", "probe", "get_events", "begin_backup", "read_backup", "end_backup"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "open_file", "elect", "append_entries", "install_state", "join", "changes", "leave", "drain", "start_balance", "repair_now", "what_if", "set_policy", "list_policies", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk", "store_chunks", "fetch_chunks", "probe", "get_events", "begin_backup", "read_backup", "end_backup"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -350,6 +360,7 @@ class Reply(_message.Message):
     BACKUP_PIECE_FIELD_NUMBER: _builtins.int
     DRAIN_REPORTS_FIELD_NUMBER: _builtins.int
     FORECAST_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     @_builtins.property
     def fault(self) -> _values_pb2.Fault: ...
@@ -403,6 +414,8 @@ class Reply(_message.Message):
     def drain_reports(self) -> _head_pb2.DrainReports: ...
     @_builtins.property
     def forecast(self) -> _head_pb2.Forecast: ...
+    @_builtins.property
+    def policies(self) -> _head_pb2.Policies: ...
     def __init__(
         self,
         *,
@@ -433,12 +446,13 @@ class Reply(_message.Message):
         backup_piece: _backup_pb2.BackupPiece | None = ...,
         drain_reports: _head_pb2.DrainReports | None = ...,
         forecast: _head_pb2.Forecast | None = ...,
+        policies: _head_pb2.Policies | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "fetched", b"fetched", "forecast", b"forecast", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "opened_file", b"opened_file", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "fetched", b"fetched", "forecast", b"forecast", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "opened_file", b"opened_file", "outcome", b"outcome", "policies", b"policies", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "fetched", b"fetched", "forecast", b"forecast", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "opened_file", b"opened_file", "outcome", b"outcome", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "fetched", b"fetched", "forecast", b"forecast", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "opened_file", b"opened_file", "outcome", b"outcome", "policies", b"policies", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "trash_listing", "opened_file", "appended", "joined", "load", "inventory_page", "copied", "written", "inspected", "stored", "fetched", "probed", "events", "backup_begun", "backup_piece", "drain_reports", "forecast"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "trash_listing", "opened_file", "appended", "joined", "load", "inventory_page", "copied", "written", "inspected", "stored", "fetched", "probed", "events", "backup_begun", "backup_piece", "drain_reports", "forecast", "policies"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

@@ -379,12 +379,15 @@ class Allocate(_message.Message):
     BYTES_FIELD_NUMBER: _builtins.int
     REPLICATION_FIELD_NUMBER: _builtins.int
     EXCLUDE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     count: _builtins.int
     """how many chunks"""
     bytes: _builtins.int
     """of each, at most"""
     replication: _builtins.int
+    path: _builtins.str
+    """of the file: the policy of its folder holds"""
     @_builtins.property
     def exclude(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """servers that just failed the caller"""
@@ -397,10 +400,11 @@ class Allocate(_message.Message):
         bytes: _builtins.int = ...,
         replication: _builtins.int = ...,
         exclude: _abc.Iterable[_builtins.str] | None = ...,
+        path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "count", b"count", "exclude", b"exclude", "replication", b"replication", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "count", b"count", "exclude", b"exclude", "path", b"path", "replication", b"replication", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -411,16 +415,20 @@ class Allocation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHUNKS_FIELD_NUMBER: _builtins.int
+    REPLICATION_FIELD_NUMBER: _builtins.int
+    replication: _builtins.int
+    """that each of them should have"""
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Targets]: ...
     def __init__(
         self,
         *,
         chunks: _abc.Iterable[Global___Targets] | None = ...,
+        replication: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "replication", b"replication"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -430,22 +438,45 @@ Global___Allocation: _TypeAlias = Allocation  # noqa: Y015
 class Complain(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Complain._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_DAMAGED: Complain._Kind.ValueType  # 0
+        """the replica is not what it should be, or not there"""
+        KIND_FAILED: Complain._Kind.ValueType  # 1
+        """the server could not be reached, or did not do what it was asked for"""
+        KIND_SLOW: Complain._Kind.ValueType  # 2
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    KIND_DAMAGED: Complain.Kind.ValueType  # 0
+    """the replica is not what it should be, or not there"""
+    KIND_FAILED: Complain.Kind.ValueType  # 1
+    """the server could not be reached, or did not do what it was asked for"""
+    KIND_SLOW: Complain.Kind.ValueType  # 2
+
     CHUNK_ID_FIELD_NUMBER: _builtins.int
     SERVER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     chunk_id: _builtins.bytes
+    """with KIND_DAMAGED"""
     server: _builtins.str
     reason: _builtins.str
+    kind: Global___Complain.Kind.ValueType
     def __init__(
         self,
         *,
         chunk_id: _builtins.bytes = ...,
         server: _builtins.str = ...,
         reason: _builtins.str = ...,
+        kind: Global___Complain.Kind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "reason", b"reason", "server", b"server"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "kind", b"kind", "reason", b"reason", "server", b"server"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -550,6 +581,41 @@ class Scrubbed(_message.Message):
 Global___Scrubbed: _TypeAlias = Scrubbed  # noqa: Y015
 
 @_typing.final
+class DiskStatus(_message.Message):
+    """One disk of a chunk server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
+    CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    state: _builtins.str
+    """good, readable, lost"""
+    trouble: _builtins.str
+    """why it is not good"""
+    capacity_bytes: _builtins.int
+    free_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        state: _builtins.str = ...,
+        trouble: _builtins.str = ...,
+        capacity_bytes: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "free_bytes", b"free_bytes", "path", b"path", "state", b"state", "trouble", b"trouble"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiskStatus: _TypeAlias = DiskStatus  # noqa: Y015
+
+@_typing.final
 class ServerStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -565,6 +631,8 @@ class ServerStatus(_message.Message):
     DISK_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EXPIRES_MS_FIELD_NUMBER: _builtins.int
     SCRUBBED_FIELD_NUMBER: _builtins.int
+    DISKS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     address: _builtins.str
     rack: _builtins.str
@@ -576,8 +644,12 @@ class ServerStatus(_message.Message):
     network_bytes_per_second: _builtins.float
     disk_bytes_per_second: _builtins.float
     certificate_expires_ms: _builtins.int
+    reason: _builtins.str
+    """why it is not live, or what is wrong with it"""
     @_builtins.property
     def scrubbed(self) -> Global___Scrubbed: ...
+    @_builtins.property
+    def disks(self) -> _containers.RepeatedCompositeFieldContainer[Global___DiskStatus]: ...
     def __init__(
         self,
         *,
@@ -593,10 +665,12 @@ class ServerStatus(_message.Message):
         disk_bytes_per_second: _builtins.float = ...,
         certificate_expires_ms: _builtins.int = ...,
         scrubbed: Global___Scrubbed | None = ...,
+        disks: _abc.Iterable[Global___DiskStatus] | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scrubbed", b"scrubbed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity_bytes", b"capacity_bytes", "certificate_expires_ms", b"certificate_expires_ms", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "free_bytes", b"free_bytes", "name", b"name", "network_bytes_per_second", b"network_bytes_per_second", "rack", b"rack", "scrubbed", b"scrubbed", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capacity_bytes", b"capacity_bytes", "certificate_expires_ms", b"certificate_expires_ms", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "disks", b"disks", "free_bytes", b"free_bytes", "name", b"name", "network_bytes_per_second", b"network_bytes_per_second", "rack", b"rack", "reason", b"reason", "scrubbed", b"scrubbed", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1080,6 +1154,120 @@ class Deficits(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Deficits: _TypeAlias = Deficits  # noqa: Y015
+
+@_typing.final
+class ListPolicies(_message.Message):
+    """Folders with policies, in the order of their numbers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    after: _builtins.int
+    limit: _builtins.int
+    def __init__(
+        self,
+        *,
+        after: _builtins.int = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPolicies: _TypeAlias = ListPolicies  # noqa: Y015
+
+@_typing.final
+class FolderPolicy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOLDER_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    REPLICATION_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
+    TRASH_SECONDS_FIELD_NUMBER: _builtins.int
+    QUOTA_BYTES_FIELD_NUMBER: _builtins.int
+    QUOTA_FILES_FIELD_NUMBER: _builtins.int
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    USED_FILES_FIELD_NUMBER: _builtins.int
+    folder: _builtins.int
+    path: _builtins.str
+    """empty: it is in the trash"""
+    replication: _builtins.int
+    spread: _values_pb2.Spread.ValueType
+    trash_seconds: _builtins.int
+    quota_bytes: _builtins.int
+    quota_files: _builtins.int
+    used_bytes: _builtins.int
+    used_files: _builtins.int
+    def __init__(
+        self,
+        *,
+        folder: _builtins.int = ...,
+        path: _builtins.str = ...,
+        replication: _builtins.int | None = ...,
+        spread: _values_pb2.Spread.ValueType | None = ...,
+        trash_seconds: _builtins.int | None = ...,
+        quota_bytes: _builtins.int | None = ...,
+        quota_files: _builtins.int | None = ...,
+        used_bytes: _builtins.int = ...,
+        used_files: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes", "_quota_files", b"_quota_files", "_replication", b"_replication", "_spread", b"_spread", "_trash_seconds", b"_trash_seconds", "quota_bytes", b"quota_bytes", "quota_files", b"quota_files", "replication", b"replication", "spread", b"spread", "trash_seconds", b"trash_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes", "_quota_files", b"_quota_files", "_replication", b"_replication", "_spread", b"_spread", "_trash_seconds", b"_trash_seconds", "folder", b"folder", "path", b"path", "quota_bytes", b"quota_bytes", "quota_files", b"quota_files", "replication", b"replication", "spread", b"spread", "trash_seconds", b"trash_seconds", "used_bytes", b"used_bytes", "used_files", b"used_files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__quota_bytes: _TypeAlias = _typing.Literal["quota_bytes"]  # noqa: Y015
+    _WhichOneofArgType__quota_bytes: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__quota_files: _TypeAlias = _typing.Literal["quota_files"]  # noqa: Y015
+    _WhichOneofArgType__quota_files: _TypeAlias = _typing.Literal["_quota_files", b"_quota_files"]  # noqa: Y015
+    _WhichOneofReturnType__replication: _TypeAlias = _typing.Literal["replication"]  # noqa: Y015
+    _WhichOneofArgType__replication: _TypeAlias = _typing.Literal["_replication", b"_replication"]  # noqa: Y015
+    _WhichOneofReturnType__spread: _TypeAlias = _typing.Literal["spread"]  # noqa: Y015
+    _WhichOneofArgType__spread: _TypeAlias = _typing.Literal["_spread", b"_spread"]  # noqa: Y015
+    _WhichOneofReturnType__trash_seconds: _TypeAlias = _typing.Literal["trash_seconds"]  # noqa: Y015
+    _WhichOneofArgType__trash_seconds: _TypeAlias = _typing.Literal["_trash_seconds", b"_trash_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quota_bytes) -> _WhichOneofReturnType__quota_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quota_files) -> _WhichOneofReturnType__quota_files | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__replication) -> _WhichOneofReturnType__replication | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__spread) -> _WhichOneofReturnType__spread | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__trash_seconds) -> _WhichOneofReturnType__trash_seconds | None: ...
+
+Global___FolderPolicy: _TypeAlias = FolderPolicy  # noqa: Y015
+
+@_typing.final
+class Policies(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICIES_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    APPLYING_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    applying: _builtins.bool
+    """files that exist do not all follow them yet"""
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___FolderPolicy]: ...
+    def __init__(
+        self,
+        *,
+        policies: _abc.Iterable[Global___FolderPolicy] | None = ...,
+        more: _builtins.bool = ...,
+        applying: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applying", b"applying", "more", b"more", "policies", b"policies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Policies: _TypeAlias = Policies  # noqa: Y015
 
 @_typing.final
 class ListTrash(_message.Message):

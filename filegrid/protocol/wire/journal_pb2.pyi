@@ -280,6 +280,27 @@ class ForgetReleased(_message.Message):
 Global___ForgetReleased: _TypeAlias = ForgetReleased  # noqa: Y015
 
 @_typing.final
+class ApplyPolicies(_message.Message):
+    """Has the next files follow the policies of their folders, at most `limit` nodes at once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplyPolicies: _TypeAlias = ApplyPolicies  # noqa: Y015
+
+@_typing.final
 class Command(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -288,6 +309,7 @@ class Command(_message.Message):
     ONCE_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
     TRASH_MS_FIELD_NUMBER: _builtins.int
+    REPLICATION_FIELD_NUMBER: _builtins.int
     CREATE_GRID_FIELD_NUMBER: _builtins.int
     BARRIER_FIELD_NUMBER: _builtins.int
     OPEN_SESSION_FIELD_NUMBER: _builtins.int
@@ -306,6 +328,8 @@ class Command(_message.Message):
     RESTORE_TRASH_FIELD_NUMBER: _builtins.int
     EMPTY_TRASH_FIELD_NUMBER: _builtins.int
     SET_STANDING_FIELD_NUMBER: _builtins.int
+    SET_POLICY_FIELD_NUMBER: _builtins.int
+    APPLY_POLICIES_FIELD_NUMBER: _builtins.int
     log_time_ms: _builtins.int
     """see "log time": advances by elapsed monotonic time only"""
     wall_ms: _builtins.int
@@ -314,6 +338,8 @@ class Command(_message.Message):
     """the name in the certificate of who asked"""
     trash_ms: _builtins.int
     """how long what this takes out of the tree stays in the trash; 0: not at all"""
+    replication: _builtins.int
+    """of files whose folders say nothing and whose writers ask for nothing"""
     @_builtins.property
     def once(self) -> _values_pb2.Once: ...
     @_builtins.property
@@ -352,6 +378,10 @@ class Command(_message.Message):
     def empty_trash(self) -> _values_pb2.EmptyTrash: ...
     @_builtins.property
     def set_standing(self) -> Global___SetStanding: ...
+    @_builtins.property
+    def set_policy(self) -> _values_pb2.SetPolicy: ...
+    @_builtins.property
+    def apply_policies(self) -> Global___ApplyPolicies: ...
     def __init__(
         self,
         *,
@@ -360,6 +390,7 @@ class Command(_message.Message):
         once: _values_pb2.Once | None = ...,
         client: _builtins.str = ...,
         trash_ms: _builtins.int = ...,
+        replication: _builtins.int = ...,
         create_grid: Global___CreateGrid | None = ...,
         barrier: Global___Barrier | None = ...,
         open_session: _values_pb2.OpenSession | None = ...,
@@ -378,12 +409,14 @@ class Command(_message.Message):
         restore_trash: _values_pb2.RestoreTrash | None = ...,
         empty_trash: _values_pb2.EmptyTrash | None = ...,
         set_standing: Global___SetStanding | None = ...,
+        set_policy: _values_pb2.SetPolicy | None = ...,
+        apply_policies: Global___ApplyPolicies | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "change", b"change", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "restore_trash", b"restore_trash", "set_standing", b"set_standing", "stage_chunks", b"stage_chunks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["apply_policies", b"apply_policies", "barrier", b"barrier", "change", b"change", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "set_standing", b"set_standing", "stage_chunks", b"stage_chunks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "change", b"change", "client", b"client", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "log_time_ms", b"log_time_ms", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "restore_trash", b"restore_trash", "set_standing", b"set_standing", "stage_chunks", b"stage_chunks", "trash_ms", b"trash_ms", "wall_ms", b"wall_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_policies", b"apply_policies", "barrier", b"barrier", "change", b"change", "client", b"client", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "log_time_ms", b"log_time_ms", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "replication", b"replication", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "set_standing", b"set_standing", "stage_chunks", b"stage_chunks", "trash_ms", b"trash_ms", "wall_ms", b"wall_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_grid", "barrier", "open_session", "close_session", "keep_sessions", "expire_sessions", "make_folder", "stage_chunks", "publish", "rename", "remove", "purge_trash", "register_server", "forget_released", "configure", "restore_trash", "empty_trash", "set_standing"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_grid", "barrier", "open_session", "close_session", "keep_sessions", "expire_sessions", "make_folder", "stage_chunks", "publish", "rename", "remove", "purge_trash", "register_server", "forget_released", "configure", "restore_trash", "empty_trash", "set_standing", "set_policy", "apply_policies"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 
@@ -427,6 +460,7 @@ class Outcome(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     RELEASED_FIELD_NUMBER: _builtins.int
     PUBLISHED_FIELD_NUMBER: _builtins.int
+    RESIZED_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     """open_session"""
     count: _builtins.int
@@ -445,6 +479,10 @@ class Outcome(_message.Message):
     def published(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """chunks that this command brought into it"""
 
+    @_builtins.property
+    def resized(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """contents that want another number of replicas now"""
+
     def __init__(
         self,
         *,
@@ -454,10 +492,11 @@ class Outcome(_message.Message):
         count: _builtins.int = ...,
         released: _abc.Iterable[_builtins.bytes] | None = ...,
         published: _abc.Iterable[_builtins.bytes] | None = ...,
+        resized: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "fault", b"fault", "node", b"node", "result", b"result", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "fault", b"fault", "node", b"node", "published", b"published", "released", b"released", "result", b"result", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "fault", b"fault", "node", b"node", "published", b"published", "released", b"released", "resized", b"resized", "result", b"result", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["fault", "node", "session", "count"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015

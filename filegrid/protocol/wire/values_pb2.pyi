@@ -105,6 +105,26 @@ ERROR_CODE_SOURCE_CHANGED: ErrorCode.ValueType  # 27
 ERROR_CODE_DUPLICATE_NAME: ErrorCode.ValueType  # 28
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
+class _Spread:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SpreadEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Spread.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SPREAD_RACK: _Spread.ValueType  # 0
+    """over racks first, then over servers"""
+    SPREAD_HOST: _Spread.ValueType  # 1
+    """over servers, whatever their racks"""
+
+class Spread(_Spread, metaclass=_SpreadEnumTypeWrapper):
+    """How the replicas of a chunk are spread over servers."""
+
+SPREAD_RACK: Spread.ValueType  # 0
+"""over racks first, then over servers"""
+SPREAD_HOST: Spread.ValueType  # 1
+"""over servers, whatever their racks"""
+Global___Spread: _TypeAlias = Spread  # noqa: Y015
+
 @_typing.final
 class ChunkRef(_message.Message):
     """A chunk id and a content id are 16 bytes: the session that made them (8 bytes,
@@ -354,6 +374,7 @@ class Publish(_message.Message):
     size: _builtins.int
     digest: _builtins.bytes
     replication: _builtins.int
+    """0: as the folder's policy says, or else the grid's setting"""
     chunk_bytes: _builtins.int
     replace: _builtins.bool
     """false: refuse where the path exists"""
@@ -460,6 +481,67 @@ class RestoreTrash(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RestoreTrash: _TypeAlias = RestoreTrash  # noqa: Y015
+
+@_typing.final
+class SetPolicy(_message.Message):
+    """What holds for a folder and all below it, of those values that are named. For operators."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    REPLICATION_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
+    TRASH_SECONDS_FIELD_NUMBER: _builtins.int
+    QUOTA_BYTES_FIELD_NUMBER: _builtins.int
+    QUOTA_FILES_FIELD_NUMBER: _builtins.int
+    UNSET_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    replication: _builtins.int
+    spread: Global___Spread.ValueType
+    trash_seconds: _builtins.int
+    quota_bytes: _builtins.int
+    quota_files: _builtins.int
+    @_builtins.property
+    def unset(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """names of those that the folder says no more"""
+
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        replication: _builtins.int | None = ...,
+        spread: Global___Spread.ValueType | None = ...,
+        trash_seconds: _builtins.int | None = ...,
+        quota_bytes: _builtins.int | None = ...,
+        quota_files: _builtins.int | None = ...,
+        unset: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes", "_quota_files", b"_quota_files", "_replication", b"_replication", "_spread", b"_spread", "_trash_seconds", b"_trash_seconds", "quota_bytes", b"quota_bytes", "quota_files", b"quota_files", "replication", b"replication", "spread", b"spread", "trash_seconds", b"trash_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes", "_quota_files", b"_quota_files", "_replication", b"_replication", "_spread", b"_spread", "_trash_seconds", b"_trash_seconds", "path", b"path", "quota_bytes", b"quota_bytes", "quota_files", b"quota_files", "replication", b"replication", "spread", b"spread", "trash_seconds", b"trash_seconds", "unset", b"unset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__quota_bytes: _TypeAlias = _typing.Literal["quota_bytes"]  # noqa: Y015
+    _WhichOneofArgType__quota_bytes: _TypeAlias = _typing.Literal["_quota_bytes", b"_quota_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__quota_files: _TypeAlias = _typing.Literal["quota_files"]  # noqa: Y015
+    _WhichOneofArgType__quota_files: _TypeAlias = _typing.Literal["_quota_files", b"_quota_files"]  # noqa: Y015
+    _WhichOneofReturnType__replication: _TypeAlias = _typing.Literal["replication"]  # noqa: Y015
+    _WhichOneofArgType__replication: _TypeAlias = _typing.Literal["_replication", b"_replication"]  # noqa: Y015
+    _WhichOneofReturnType__spread: _TypeAlias = _typing.Literal["spread"]  # noqa: Y015
+    _WhichOneofArgType__spread: _TypeAlias = _typing.Literal["_spread", b"_spread"]  # noqa: Y015
+    _WhichOneofReturnType__trash_seconds: _TypeAlias = _typing.Literal["trash_seconds"]  # noqa: Y015
+    _WhichOneofArgType__trash_seconds: _TypeAlias = _typing.Literal["_trash_seconds", b"_trash_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quota_bytes) -> _WhichOneofReturnType__quota_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quota_files) -> _WhichOneofReturnType__quota_files | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__replication) -> _WhichOneofReturnType__replication | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__spread) -> _WhichOneofReturnType__spread | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__trash_seconds) -> _WhichOneofReturnType__trash_seconds | None: ...
+
+Global___SetPolicy: _TypeAlias = SetPolicy  # noqa: Y015
 
 @_typing.final
 class EmptyTrash(_message.Message):
