@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from filegrid.chunk.service import ChunkServer
+from filegrid.chunk.store import Store
 from filegrid.client.grid import GridClient
 from filegrid.model import ChunkId, Role
 from filegrid.protocol.wire import head_pb2
@@ -99,9 +100,11 @@ class GridCase(SynchronousTestCase):
         machine.disk.flip_bits(str(Path("/data") / file), start + offset)
 
     def stored_chunks(self, machine: Machine) -> set[str]:
-        """What lies on a running server's disk."""
-        assert isinstance(machine.node, ChunkServer)
-        return {chunk_id.hex() for chunk_id in machine.node._store.ids()}
+        """What lies on a server's disk, whether it runs or not."""
+        if isinstance(machine.node, ChunkServer):
+            return {chunk_id.hex() for chunk_id in machine.node._store.ids()}
+        store = Store(machine.disk, "/data", grid_id=machine.identity.grid_id)
+        return {chunk.id.hex() for chunk in store.load()}
 
     def all_stored(self) -> set[str]:
         return set().union(*(self.stored_chunks(one) for one in self.grid.chunk_servers))
