@@ -21,7 +21,11 @@ from filegrid.protocol.wire import frame_pb2
 from filegrid.runtime import Runtime
 
 MOST_CHANGES = 1000
-"""In one message; more wait for the next."""
+"""Chunks in one message; more wait for the next."""
+
+FOLLOWER_SECONDS = 0.5
+"""How late a head that only follows may hear of changes: told of each group of small files at once,
+it and we would spend more on telling than on the files. The leader is told at once."""
 
 ANSWER_SECONDS = 10.0
 
@@ -55,6 +59,7 @@ class HeadLinks:
         self._join = join
         self._run = run
         self._told: dict[Link, _Telling] = {}
+        self._leader: Link | None = None
         self._diallers = [
             Dialler(runtime, address, role=Role.HEAD, hello=hello, service=self)
             for address in addresses
@@ -70,6 +75,16 @@ class HeadLinks:
         await gather(self._say_leave(link) for link in joined)
         for dialler in self._diallers:
             await dialler.stop()
+
+    def leads(self, link: Link) -> None:
+        """The head on this link gives orders: it is told of changes at once."""
+        if self._leader is link:
+            return
+        for each, telling in self._told.items():
+            telling.leads = each is link
+        self._leader = link
+        if link in self._told:
+            self._told[link].hurry()
 
     def link_up(self, link: Link) -> None:
         # Listening begins before the head can ask for the inventory, so nothing falls between.
@@ -115,6 +130,7 @@ class _Telling:
         self._started = False
         self._sending = False
         self._soon: IDelayedCall | None = None
+        self.leads = False
 
     @property
     def joined(self) -> bool:
@@ -134,9 +150,17 @@ class _Telling:
         if self._soon is not None and self._soon.active():
             self._soon.cancel()
 
+    def hurry(self) -> None:
+        """Tell now what waits."""
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        self._tell_soon()
+
     def _tell_soon(self) -> None:
         if self._started and not self._sending and self._soon is None and self._waiting:
-            self._soon = self._runtime.clock.callLater(0, self._tell)
+            delay_seconds = 0 if self.leads else FOLLOWER_SECONDS
+            self._soon = self._runtime.clock.callLater(delay_seconds, self._tell)
 
     def _tell(self) -> None:
         self._soon = None
@@ -156,7 +180,7 @@ class _Telling:
         named: set[bytes] = set()
         for count, change in enumerate(self._waiting):
             ids = [ref.id for ref in change.added] + [*change.removed, *change.damaged]
-            if count == MOST_CHANGES or not named.isdisjoint(ids):
+            if count and (len(named) + len(ids) > MOST_CHANGES or not named.isdisjoint(ids)):
                 del self._waiting[:count]
                 return message
             named.update(ids)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from filegrid.chunk.sealing import ChunkWriter
+from filegrid.chunk.small import Writer
 from filegrid.errors import DeadlineExceeded, GridError, IntegrityError
 from filegrid.model import Chunk, Digest
 from filegrid.net.flow import Brake, Lever
@@ -53,7 +53,7 @@ class Intake:
         self._complete = False
         self._digest = Digest(b"")
         self._error: GridError | None = None
-        self._writer: ChunkWriter | None = None
+        self._writer: Writer | None = None
         self._forward: Forward | None = None
         self._waiting: Deferred[None] | None = None
         self._watch: IDelayedCall | None = None
@@ -91,7 +91,7 @@ class Intake:
         self._complete, self._digest = True, digest
         self._wake()
 
-    async def run(self, writer: ChunkWriter, threads: Threads, forward: Forward | None) -> Chunk:
+    async def run(self, writer: Writer, threads: Threads, forward: Forward | None) -> Chunk:
         """Write what comes until it is complete, and seal it (S16: durable when this returns).
 
         :raises IntegrityError: where the bytes do not match the sender's digest.

@@ -46,13 +46,14 @@ class Inventory:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def add(self, chunk: Chunk) -> None:
-        before = self._chunks.get(chunk.id)
-        if before is None:
-            insort(self._order, chunk.id)
-        self._chunks[chunk.id] = chunk
-        self.bytes += chunk.length - (before.length if before is not None else 0)
-        self._tell(wire.Changes(added=[chunk.to_wire()]))
+    def add(self, *chunks: Chunk) -> None:
+        for chunk in chunks:
+            before = self._chunks.get(chunk.id)
+            if before is None:
+                insort(self._order, chunk.id)
+            self._chunks[chunk.id] = chunk
+            self.bytes += chunk.length - (before.length if before is not None else 0)
+        self._tell(wire.Changes(added=[chunk.to_wire() for chunk in chunks]))
 
     def remove(self, chunk_id: bytes) -> Chunk | None:
         """It is to be deleted."""

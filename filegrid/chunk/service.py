@@ -14,7 +14,7 @@ from filegrid.chunk.heads import HeadLinks
 from filegrid.chunk.inventory import Inventory
 from filegrid.chunk.load import Meter
 from filegrid.chunk.scrub import Scrub
-from filegrid.chunk.store import Store
+from filegrid.chunk.store import SMALL_BYTES, Store
 from filegrid.chunk.transfers import Transfers
 from filegrid.chunk.verified import open_verifications
 from filegrid.chunk.volume import Volume
@@ -25,7 +25,7 @@ from filegrid.errors import GridError, StaleEpoch, to_fault
 from filegrid.model import Epoch, Identity, Role
 from filegrid.net.dial import DataPool, acceptor, hello_of
 from filegrid.net.link import Caller, Link, Method
-from filegrid.net.tasks import gather
+from filegrid.net.tasks import Tasks, gather
 from filegrid.protocol.frames import Plane
 from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.protocol.wire import frame_pb2
@@ -33,6 +33,13 @@ from filegrid.runtime import Listener, Runtime
 
 MOST_PAGE = 4096
 """Chunks in one page of the inventory: some 250 KiB, a few milliseconds of a head's time."""
+
+COMPACT_SECONDS = 10.0
+"""How often we look whether removed small chunks have left room that is worth taking back."""
+
+COMPACT_STEP_BYTES = 1024 * 1024
+COMPACT_STEP_SECONDS = 0.05
+"""Moved at once, and the pause after it: some 20 MiB a second, in the background."""
 
 COPIES_AT_ONCE = 4
 """Of one order; a copy waits for the network, the disk and its fsync in turn."""
@@ -87,6 +94,7 @@ class ChunkServer:
             open=lambda: open_verifications(runtime.disk, folder.within("verified.sqlite")),
         )
         self._disks = Disks(runtime, store, inventory)
+        self._tasks = Tasks("compacting")
         self._links: set[Link] = set()
         self._listener: Listener | None = None
         self._heads = HeadLinks(
@@ -100,6 +108,8 @@ class ChunkServer:
         )
         self.methods: Mapping[str, Method] = {
             "write_chunk": Method(READERS, self._transfers.write),
+            "store_chunks": Method(READERS, self._transfers.store),
+            "fetch_chunks": Method(READERS, self._transfers.fetch),
             "read_chunk": Method(READERS, self._transfers.read),
             "lend_chunk": Method(READERS, self._transfers.lend),
             "inspect_chunk": Method(READERS, self._transfers.inspect),
@@ -114,6 +124,7 @@ class ChunkServer:
         self._listener = await self._runtime.network.listen(self._settings.node.listen, build)
         self._disks.start()
         self._heads.start()
+        self._tasks.begin(self._compact())
         self._scrub.start()
         _log.info(
             "{name} serves {chunks} chunks at {address}",
@@ -125,6 +136,7 @@ class ChunkServer:
     async def stop(self) -> None:
         """Take leave of the heads, then end what is under way."""
         await self._heads.stop()
+        await self._tasks.stop()
         await self._scrub.stop()
         await self._disks.stop()
         if self._listener is not None:
@@ -164,6 +176,7 @@ class ChunkServer:
     async def _heartbeat(self, caller: Caller, request: Message) -> wire.Load:
         assert isinstance(request, wire.Heartbeat)
         await self._obey(request.order)
+        self._heads.leads(caller.link)
         await self._disks.look()
         return self._load()
 
@@ -206,6 +219,26 @@ class ChunkServer:
             if chunk is not None:
                 await self._runtime.threads.run(self._store.remove, chunk.id)
         return frame_pb2.Done()
+
+    # Its own work.
+
+    async def _compact(self) -> None:
+        while True:
+            await self._runtime.sleep(COMPACT_SECONDS)
+            more = True
+            while more:
+                try:
+                    more = await self._compact_step()
+                except GridError as error:
+                    _log.warn("small chunks are not compacted: {error}", error=error)
+                    break
+                await self._runtime.sleep(COMPACT_STEP_SECONDS)
+
+    async def _compact_step(self) -> bool:
+        more, damaged = await self._runtime.threads.run(self._store.compact, COMPACT_STEP_BYTES)
+        for chunk in damaged:
+            await self._transfers.condemn(chunk, "it was found damaged while it was moved")
+        return more
 
     # What this server says of itself.
 
@@ -254,10 +287,12 @@ def open_chunk_server(
     create: bool,
     cpu_percent: Callable[[], float],
     certificate_expires_ms: int = 0,
+    small_bytes: int = SMALL_BYTES,
 ) -> ChunkServer:
     """Open a chunk server's data folder and read what is in it. Blocks.
 
     :param create: make the folder where it is missing: the server is new.
+    :param small_bytes: up to this length chunks share files.
     :raises GridError: one line: what is wrong with the folder, and what mends it.
     """
 
@@ -278,6 +313,8 @@ def open_chunk_server(
             path,
             grid_id=identity.grid_id,
             reserve_bytes=settings.node.reserve_bytes,
+            small_bytes=small_bytes,
+            rng=runtime.random,
         )
         return Volume(runtime.disk, path, store, open, create=create)
 

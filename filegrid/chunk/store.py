@@ -3,7 +3,8 @@
 In the data folder, ``chunks/XX/ID`` are the sealed chunks (ID is the chunk's id in hexadecimal
 digits, XX its last two, which differ most), ``tmp/ID`` those being written, and ``quarantine/ID``
 those found damaged. A chunk gets its name under ``chunks`` only once its contents are durable, so
-that whatever is there after a crash is whole (S16).
+that whatever is there after a crash is whole (S16). Small chunks share files under ``segments``
+(:mod:`filegrid.chunk.segments`).
 
 All methods block and are run in threads; those for different chunks may run at the same time.
 """
@@ -11,24 +12,31 @@ All methods block and are run in threads; those for different chunks may run at 
 from __future__ import annotations
 
 import errno
+import random
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 
 from twisted.logger import Logger
 
 from filegrid.chunk.format import HEADER_BYTES, decode_header, digests_offset, file_bytes
+from filegrid.chunk.record import Content
 from filegrid.chunk.sealing import ChunkWriter
+from filegrid.chunk.segments import Segments
+from filegrid.chunk.small import SmallWriter, Writer, whole_content
 from filegrid.disk import grid_errors
-from filegrid.errors import IntegrityError, InvalidRequest, NoSpace, NoSuchChunk
+from filegrid.errors import GridError, IntegrityError, InvalidRequest, NoSpace, NoSuchChunk
 from filegrid.hashing import BlockVerifier
 from filegrid.model import BLOCK_BYTES, CHUNK_ID_BYTES, DIGEST_BYTES, Chunk, ChunkId, blocks_in
 from filegrid.protocol.wire import chunk_pb2 as wire
-from filegrid.runtime import Disk, File, Lending
+from filegrid.runtime import Bytes, Disk, File, Lending
 
 RESERVE_BYTES = 256 * 1024 * 1024
 """Kept free of chunks, so that fences, logs and removals go through on a full disk (S22)."""
+
+SMALL_BYTES = 1024 * 1024
+"""A chunk up to this length shares a file with others: one of its own costs three syncs."""
 
 _VERIFY_BYTES = 16 * BLOCK_BYTES
 """What is read at once to verify; much more no longer stays in the processor's cache."""
@@ -40,9 +48,11 @@ _ID = re.compile(f"[0-9a-f]{{{2 * CHUNK_ID_BYTES}}}")
 class ChunkReader:
     """A sealed chunk, open to read; it stays readable when the chunk is removed meanwhile."""
 
-    def __init__(self, file: File, chunk: Chunk) -> None:
+    def __init__(self, file: File, chunk: Chunk, bytes_at: int, digests_at: int) -> None:
         self.chunk = chunk
         self._file = file
+        self._bytes_at = bytes_at
+        self._digests_at = digests_at
 
     def pread(self, length: int, offset: int) -> bytes:
         """Up to `length` of the chunk's bytes, unchecked; fewer only at its end.
@@ -50,7 +60,7 @@ class ChunkReader:
         :raises IntegrityError: where the file ends too early, or a part of it cannot be read.
         :raises DiskFailed: where the disk failed, which says nothing about the chunk.
         """
-        return self._read(max(0, min(length, self.chunk.length - offset)), HEADER_BYTES + offset)
+        return self._read(max(0, min(length, self.chunk.length - offset)), self._bytes_at + offset)
 
     def block_digests(self) -> bytes:
         """The digests of all its blocks, checked against its own.
@@ -59,7 +69,7 @@ class ChunkReader:
         :raises DiskFailed: as :meth:`pread`.
         """
         length = self.chunk.length
-        digests = self._read(blocks_in(length) * DIGEST_BYTES, digests_offset(length))
+        digests = self._read(blocks_in(length) * DIGEST_BYTES, self._digests_at)
         BlockVerifier(self.chunk, digests)
         return digests
 
@@ -74,8 +84,8 @@ class ChunkReader:
         return wire.Lent(
             socket=where,
             token=token,
-            offset=HEADER_BYTES,
-            digests_offset=digests_offset(self.chunk.length),
+            offset=self._bytes_at,
+            digests_offset=self._digests_at,
         )
 
     def close(self) -> None:
@@ -95,12 +105,21 @@ class Store:
 
     :param folder: the node's data folder.
     :param reserve_bytes: how much of the file system stays free of chunks.
+    :param small_bytes: up to this length chunks share files.
+    :param rng: for the keys of those files.
     """
 
     log = Logger()
 
     def __init__(
-        self, disk: Disk, folder: str, *, grid_id: str, reserve_bytes: int = RESERVE_BYTES
+        self,
+        disk: Disk,
+        folder: str,
+        *,
+        grid_id: str,
+        reserve_bytes: int = RESERVE_BYTES,
+        small_bytes: int = SMALL_BYTES,
+        rng: random.Random | None = None,
     ) -> None:
         self.damaged: list[ChunkId] = []
         """What :meth:`load` put into quarantine."""
@@ -108,8 +127,10 @@ class Store:
         self._folder = folder
         self._grid_id = grid_id
         self._reserve_bytes = reserve_bytes
+        self._small_bytes = small_bytes
+        self._small = Segments(disk, f"{folder}/segments", rng or random.SystemRandom())
         self._lock = threading.Lock()  # guards the two below
-        self._writers: dict[ChunkId, ChunkWriter] = {}
+        self._writers: dict[ChunkId, Writer] = {}
         self._shelves: set[str] = set()  # the folders XX that exist
 
     @property
@@ -130,10 +151,11 @@ class Store:
                 self._disk.remove(self._path(f"tmp/{name}"))
             # A process that was killed may have left shelves whose names are not durable yet.
             self._disk.sync_folder(self._path("chunks"))
-            found = [self._load(chunk_id) for chunk_id in self._ids()]
-        return [chunk for chunk in found if chunk is not None]
+            found = [self._load(chunk_id) for chunk_id in self._shelved_ids()]
+            small = self._small.load()
+        return [chunk for chunk in found if chunk is not None] + small
 
-    def begin(self, chunk_id: ChunkId, origin: wire.ChunkOrigin, most_bytes: int) -> ChunkWriter:
+    def begin(self, chunk_id: ChunkId, origin: wire.ChunkOrigin, most_bytes: int) -> Writer:
         """Start a chunk of at most `most_bytes` bytes.
 
         :raises InvalidRequest: where the id is in use: every try has a new one (S15).
@@ -141,28 +163,73 @@ class Store:
         :raises DiskFailed: where the disk cannot be written.
         """
         subject = chunk_id.hex()
-        relative, _ = self.locate(chunk_id)
-        writer = ChunkWriter(
+        writer = self._writer(chunk_id, origin, most_bytes)
+        with self._lock, grid_errors(subject):
+            if chunk_id in self._writers or self._exists(chunk_id):
+                raise _exists_already(chunk_id)
+            if writer.outstanding_bytes > self._space()[1]:
+                raise _no_room(chunk_id)
+            self._writers[chunk_id] = writer
+        writer.open()
+        return writer
+
+    def store(
+        self, chunks: Sequence[tuple[Chunk, wire.ChunkOrigin, Bytes]]
+    ) -> list[GridError | None]:
+        """Store small chunks, whole, with one sync.
+
+        :returns: for each None once it survives every crash (S16), or why it was not stored.
+        :raises DiskFailed: where the disk does not even say how much space it has.
+        """
+        errors: list[GridError | None] = [None] * len(chunks)
+        contents: dict[int, Content] = {}
+        room = self.space()[1]
+        for place, (chunk, origin, data) in enumerate(chunks):
+            try:
+                contents[place] = self._content(chunk, origin, data, room)
+            except GridError as error:
+                errors[place] = error
+            else:
+                room -= contents[place].size
+        if contents:
+            written = self._small.write(list(contents.values()))
+            for place, outcome in zip(contents, written, strict=True):
+                errors[place] = outcome
+        return errors
+
+    def _content(self, chunk: Chunk, origin: wire.ChunkOrigin, data: Bytes, room: int) -> Content:
+        if chunk.length > self._small_bytes:
+            raise InvalidRequest("this is no small chunk", chunk.id.hex())
+        content = whole_content(self._grid_id, chunk, origin, data)
+        with grid_errors(chunk.id.hex()):
+            if self._exists(chunk.id):
+                raise _exists_already(chunk.id)
+        if content.size > room:
+            raise _no_room(chunk.id)
+        return content
+
+    def _writer(self, chunk_id: ChunkId, origin: wire.ChunkOrigin, most_bytes: int) -> Writer:
+        if most_bytes <= self._small_bytes:
+            return SmallWriter(
+                chunk_id,
+                grid_id=self._grid_id,
+                origin=origin,
+                most_bytes=most_bytes,
+                commit=self._small.write,
+                ended=lambda: self._forget(chunk_id),
+            )
+        subject = chunk_id.hex()
+        return ChunkWriter(
             self._disk,
             chunk_id,
             grid_id=self._grid_id,
             origin=origin,
             most_bytes=most_bytes,
             temporary=self._path(f"tmp/{subject}"),
-            sealed=self._path(relative),
+            sealed=self._path(_shelved(chunk_id)),
             make_folder=lambda: self._make_shelf(subject[-2:]),
             ended=lambda: self._forget(chunk_id),
         )
-        with self._lock, grid_errors(subject):
-            if chunk_id in self._writers or self._disk.exists(self._path(relative)):
-                raise InvalidRequest(
-                    "the chunk exists already", subject, advice="take a new id for every try"
-                )
-            if file_bytes(most_bytes) > self._space()[1]:
-                raise NoSpace("no room for the chunk", subject, advice="free or add space")
-            self._writers[chunk_id] = writer
-        writer.open()
-        return writer
 
     def open_reader(self, chunk: Chunk) -> ChunkReader:
         """Open a sealed chunk.
@@ -171,7 +238,11 @@ class Store:
         :raises DiskFailed: where it cannot be opened.
         """
         with grid_errors(chunk.id.hex()):
-            return ChunkReader(self._open(chunk.id), chunk)
+            if chunk.id in self._small:
+                file, _, entry = self._small.open(chunk.id)
+                return ChunkReader(file, chunk, entry.bytes_at, entry.digests_at)
+            file = self._open(chunk.id)
+            return ChunkReader(file, chunk, HEADER_BYTES, digests_offset(chunk.length))
 
     def read(self, chunk: Chunk, offset: int, length: int) -> bytes:
         """As :meth:`ChunkReader.pread`."""
@@ -192,6 +263,8 @@ class Store:
         :raises DiskFailed: where it cannot be read.
         """
         with grid_errors(chunk_id.hex()):
+            if chunk_id in self._small:
+                return self._small.header(chunk_id)
             return self._header(chunk_id)
 
     def verify(self, chunk: Chunk) -> None:
@@ -228,12 +301,37 @@ class Store:
         :raises DiskFailed: where the disk cannot be written.
         """
         with grid_errors(chunk_id.hex()), suppress(FileNotFoundError):
-            self._disk.remove(self._path(self.locate(chunk_id)[0]))
+            if chunk_id in self._small:
+                self._small.remove([chunk_id])
+            else:
+                self._disk.remove(self._path(_shelved(chunk_id)))
 
     def locate(self, chunk_id: ChunkId) -> tuple[str, int]:
-        """The file within the data folder that has a sealed chunk, and its first byte there."""
-        name = chunk_id.hex()
-        return f"chunks/{name[-2:]}/{name}", HEADER_BYTES
+        """The file within the data folder that has a sealed chunk, and its first byte there.
+
+        :raises NoSuchChunk: where a small one went meanwhile.
+        """
+        if chunk_id in self._small:
+            where, entry = self._small.place(chunk_id)
+            return where.path[len(self._folder) + 1 :], entry.bytes_at
+        return _shelved(chunk_id), HEADER_BYTES
+
+    def compact(self, most_bytes: int) -> tuple[bool, list[Chunk]]:
+        """A step of giving back the space that removed small chunks took.
+
+        :returns: whether there may be more to do at once; and chunks that were found damaged.
+        :raises DiskFailed: where the disk cannot be written.
+        """
+        with grid_errors(self._folder):
+            return self._small.compact(most_bytes)
+
+    def ids(self) -> list[ChunkId]:
+        """Of all sealed chunks.
+
+        :raises DiskFailed: where the folders cannot be read.
+        """
+        with grid_errors(self._folder):
+            return [*self._shelved_ids(), *self._small.ids()]
 
     def space(self) -> tuple[int, int]:
         """The capacity in bytes, and how much of it new chunks may take.
@@ -256,7 +354,7 @@ class Store:
             self.damaged.append(chunk_id)
             return None
 
-    def _ids(self) -> Iterator[ChunkId]:
+    def _shelved_ids(self) -> Iterator[ChunkId]:
         names = self._disk.names(self._path("chunks"))
         self._shelves = {name for name in names if _SHELF.fullmatch(name)}
         for shelf in sorted(self._shelves):
@@ -278,26 +376,30 @@ class Store:
 
     def _open(self, chunk_id: ChunkId) -> File:
         try:
-            return self._disk.open(self._path(self.locate(chunk_id)[0]))
+            return self._disk.open(self._path(_shelved(chunk_id)))
         except FileNotFoundError:
             if not self._disk.exists(self._path("chunks")):
                 raise  # the whole disk is missing, which says nothing about the chunk (S20)
             raise NoSuchChunk("the chunk is not on this server", chunk_id.hex()) from None
 
     def _quarantine(self, chunk_id: ChunkId, reason: str) -> None:
-        source = self._path(self.locate(chunk_id)[0])
         target = first = self._path(f"quarantine/{chunk_id.hex()}")
         count = 1
         while self._disk.exists(target):  # an earlier replica of the same chunk
             count += 1
             target = f"{first}.{count}"
-        try:
-            self._disk.rename(source, target)
-        except FileNotFoundError:
-            return
-        self._disk.sync_folder(self._path("quarantine"))
-        self._disk.sync_folder(source.rpartition("/")[0])
+        source = self._path(_shelved(chunk_id))
+        if not self._small.quarantine(chunk_id, target):
+            try:
+                self._disk.rename(source, target)
+            except FileNotFoundError:
+                return
+            self._disk.sync_folder(self._path("quarantine"))
+            self._disk.sync_folder(source.rpartition("/")[0])
         self.log.warn("{chunk} is in quarantine: {reason}", chunk=chunk_id.hex(), reason=reason)
+
+    def _exists(self, chunk_id: ChunkId) -> bool:
+        return chunk_id in self._small or self._disk.exists(self._path(_shelved(chunk_id)))
 
     def _make_shelf(self, shelf: str) -> None:
         with self._lock:
@@ -311,6 +413,22 @@ class Store:
 
     def _path(self, relative: str) -> str:
         return f"{self._folder}/{relative}"
+
+
+def _shelved(chunk_id: ChunkId) -> str:
+    """The file of a chunk that has one of its own."""
+    name = chunk_id.hex()
+    return f"chunks/{name[-2:]}/{name}"
+
+
+def _exists_already(chunk_id: ChunkId) -> GridError:
+    return InvalidRequest(
+        "the chunk exists already", chunk_id.hex(), advice="take a new id for every try"
+    )
+
+
+def _no_room(chunk_id: ChunkId) -> GridError:
+    return NoSpace("no room for the chunk", chunk_id.hex(), advice="free or add space")
 
 
 def _pread(file: File, length: int, offset: int, subject: str) -> bytes:

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from filegrid.chunk import parcel
 from filegrid.chunk.intake import MOST_QUEUED_BYTES, Forward, Intake
 from filegrid.chunk.inventory import Inventory
 from filegrid.chunk.load import Meter
@@ -105,6 +106,34 @@ class Transfers:
         written.stored.insert(0, self._name)
         written.length, written.digest = chunk.length, chunk.digest
         return written
+
+    async def store(self, caller: Caller, request: Message) -> wire.Stored:
+        """Store small chunks that come together (S16: answered once they are durable here)."""
+        assert isinstance(request, wire.StoreChunks)
+        chunks = [Chunk.from_wire(one.chunk) for one in request.chunks]
+        size = sum(chunk.length for chunk in chunks)
+        if size > parcel.MOST_BYTES or len(chunks) > parcel.MOST_CHUNKS:
+            raise InvalidRequest(f"{len(chunks)} chunks of {size} bytes at once", self._name)
+        coming = parcel.Parcel(self._runtime.clock, size)
+        caller.receive_into(coming)
+        with self._transfer():
+            data, at = await coming.whole(), 0
+            parts = []
+            for chunk, one in zip(chunks, request.chunks, strict=True):
+                parts.append((chunk, one.origin, data[at : at + chunk.length]))
+                at += chunk.length
+            errors = await self._runtime.threads.run(self._store.store, parts)
+        stored = [chunk for chunk, error in zip(chunks, errors, strict=True) if error is None]
+        if stored:
+            self._inventory.add(*stored)
+        self._meter.moved(network_bytes=size, disk_bytes=size)
+        return wire.Stored(
+            failures=[
+                wire.CopyFailure(chunk_id=chunk.id, fault=to_fault(error))
+                for chunk, error in zip(chunks, errors, strict=True)
+                if error is not None
+            ]
+        )
 
     async def _open_next(self, onward: _Onward, request: wire.WriteChunk) -> None:
         """Begin the same write at the next server; where that fails, go on without those behind."""
@@ -207,6 +236,33 @@ class Transfers:
                 raise
         self._meter.moved(network_bytes=request.length, disk_bytes=request.length)
         return frame_pb2.Done()
+
+    async def fetch(self, caller: Caller, request: Message) -> wire.Fetched:
+        """Send whole small chunks as they are on disk: the reader verifies (S21)."""
+        assert isinstance(request, wire.FetchChunks)
+        known = [self._inventory.get(chunk_id) for chunk_id in request.chunk_ids]
+        chunks = [chunk for chunk in known if chunk is not None]
+        size = sum(chunk.length for chunk in chunks)
+        if size > parcel.MOST_BYTES or len(known) > parcel.MOST_CHUNKS:
+            raise InvalidRequest(f"{len(known)} chunks of {size} bytes at once", self._name)
+        answer = wire.Fetched()
+        with self._transfer():
+            found = await self._runtime.threads.run(self._store.read_many, chunks)
+        pieces = []
+        for chunk, data in zip(chunks, found, strict=True):
+            if isinstance(data, bytes):
+                pieces.append(memoryview(data))
+                continue
+            answer.failures.add(chunk_id=chunk.id, fault=to_fault(data))
+            if isinstance(data, IntegrityError):
+                await self.condemn(chunk, str(data))
+        for chunk_id, one in zip(request.chunk_ids, known, strict=True):
+            if one is None:
+                gone = NoSuchChunk("this server does not hold the chunk", chunk_id.hex())
+                answer.failures.add(chunk_id=chunk_id, fault=to_fault(gone))
+        caller.attach(pieces)
+        self._meter.moved(network_bytes=size, disk_bytes=size)
+        return answer
 
     async def _send(self, caller: Caller, request: wire.ReadChunk, chunk: Chunk) -> None:
         run = self._runtime.threads.run

@@ -13,14 +13,15 @@ from collections.abc import Iterator, Sequence
 
 from twisted.logger import Logger
 
-from filegrid.chunk.sealing import ChunkWriter
+from filegrid.chunk.small import Writer
 from filegrid.chunk.store import ChunkReader, Store
 from filegrid.chunk.volume import Checked, Condition, Volume
 from filegrid.errors import DiskFailed, GridError, NoSpace, NoSuchChunk
 from filegrid.model import Chunk, ChunkId
 from filegrid.protocol.wire import chunk_pb2 as wire
+from filegrid.runtime import Bytes
 
-MOST_BEGUN = 4096
+MOST_BEGUN = 32768
 """Chunks begun and not heard of again that are remembered: far more than are written at once."""
 
 _log = Logger()
@@ -109,7 +110,7 @@ class Volumes:
 
     # What a store does.
 
-    def begin(self, chunk_id: ChunkId, origin: wire.ChunkOrigin, most_bytes: int) -> ChunkWriter:
+    def begin(self, chunk_id: ChunkId, origin: wire.ChunkOrigin, most_bytes: int) -> Writer:
         """As :meth:`Store.begin`, on a disk that has room: the more, the likelier."""
         error: GridError = NoSpace("no disk can be written to", chunk_id.hex())
         for volume in self._choice():
@@ -124,6 +125,30 @@ class Volumes:
                 self._remember(chunk_id, volume)
                 return writer
         raise error
+
+    def store(
+        self, chunks: Sequence[tuple[Chunk, wire.ChunkOrigin, Bytes]]
+    ) -> list[GridError | None]:
+        """As :meth:`Store.store`; what one disk fails to take goes to the next."""
+        errors: list[GridError | None] = [
+            NoSpace("no disk can be written to", chunk.id.hex()) for chunk, _, _ in chunks
+        ]
+        left = list(range(len(chunks)))
+        for volume in self._choice():
+            try:
+                outcomes = volume.store.store([chunks[place] for place in left])
+            except DiskFailed as failure:
+                outcomes = [failure] * len(left)
+            for place, outcome in zip(left, outcomes, strict=True):
+                errors[place] = outcome
+                if outcome is None:
+                    self._remember(chunks[place][0].id, volume)
+                elif isinstance(outcome, DiskFailed):
+                    volume.blame(outcome)
+            left = [place for place in left if isinstance(errors[place], (NoSpace, DiskFailed))]
+            if not left:
+                break
+        return errors
 
     def _choice(self) -> list[Volume]:
         """All that can be written to, in an order drawn by their free space."""
@@ -145,6 +170,16 @@ class Volumes:
     def open_reader(self, chunk: Chunk) -> ChunkReader:
         return self._of(chunk.id).open_reader(chunk)
 
+    def read_many(self, chunks: Sequence[Chunk]) -> list[bytes | GridError]:
+        """All bytes of each, unchecked, or why they cannot be read."""
+        found: list[bytes | GridError] = []
+        for chunk in chunks:
+            try:
+                found.append(self._of(chunk.id).read(chunk, 0, chunk.length))
+            except GridError as error:
+                found.append(error)
+        return found
+
     def block_digests(self, chunk: Chunk) -> bytes:
         return self._of(chunk.id).block_digests(chunk)
 
@@ -156,6 +191,20 @@ class Volumes:
 
     def remove(self, chunk_id: ChunkId) -> None:
         self._of(chunk_id).remove(chunk_id)
+
+    def ids(self) -> list[ChunkId]:
+        """Of all chunks on disks that are not lost."""
+        here = [one for one in self if one.last.condition is not Condition.LOST]
+        return [chunk_id for volume in here for chunk_id in volume.store.ids()]
+
+    def compact(self, most_bytes: int) -> tuple[bool, list[Chunk]]:
+        """As :meth:`Store.compact`, of the first disk that has something to do."""
+        for volume in self:
+            if volume.last.condition is Condition.GOOD:
+                more, damaged = volume.store.compact(most_bytes)
+                if more or damaged:
+                    return more, damaged
+        return False, []
 
     def locate(self, chunk_id: ChunkId) -> tuple[str, int]:
         """As :meth:`Store.locate`; on further disks the file's absolute path."""

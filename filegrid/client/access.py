@@ -9,8 +9,10 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from filegrid.client.avoided import Avoided
 from filegrid.client.digests import DigestCache
+from filegrid.client.fetching import Fetches
 from filegrid.client.latencies import Latencies
 from filegrid.client.loans import Loans
+from filegrid.client.parcels import Parcels
 from filegrid.client.session import GOODBYE_SECONDS, Session
 from filegrid.errors import Busy, Cancelled, GridError, NoSpace
 from filegrid.model import ChunkId
@@ -43,6 +45,13 @@ class Access:
     complaints: set[Deferred[None]] = field(default_factory=set)
     reported: dict[str, float] = field(default_factory=dict)
     """When each server was last reported."""
+    parcels: Parcels = field(init=False)
+    fetches: Fetches = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Made of what is here already; all is frozen from now on.
+        object.__setattr__(self, "parcels", Parcels(self))
+        object.__setattr__(self, "fetches", Fetches(self))
 
     def complain(self, chunk_id: ChunkId, server: str, reason: GridError) -> None:
         """Tell the head of a replica that is not what it should be; nobody waits for it."""
@@ -76,6 +85,8 @@ class Access:
         telling = DeferredList(list(self.complaints), consumeErrors=True)
         await telling.addTimeout(GOODBYE_SECONDS, self.runtime.clock)
         self.loans.close()
+        await self.parcels.close()
+        await self.fetches.close()
         self.pool.close()
         await self.session.close()
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import DeferredLock
 
-from filegrid.client.access import Access
 from filegrid.client.patience import Patience
 from filegrid.client.session import SESSION_ENDED, OpenedSession
 from filegrid.errors import NoSpace, Unavailable
 from filegrid.protocol.wire import head_pb2 as wire
+
+if TYPE_CHECKING:
+    from filegrid.client.access import Access
 
 MOST_AHEAD = 8
 """Chunks asked for in one call: a placement grows old while it waits."""
@@ -56,12 +59,13 @@ class Allocator:
         async with self._asking:
             if not self._ready or length > self._ready_length:
                 count = max(1, min(MOST_AHEAD, self._expected))
-                self._ready = deque(await self._find(count, length))
+                self._ready = deque(await self.find(count, length))
                 self._ready_length = length
             self._expected -= 1
             return self._ready.popleft()
 
-    async def _find(self, count: int, length: int) -> list[Sequence[wire.Target]]:
+    async def find(self, count: int, length: int) -> list[Sequence[wire.Target]]:
+        """The servers for each of `count` chunks; raises as :meth:`targets`."""
         calls = self._access.session
         avoided = self._access.unwritable.servers()
         if avoided:

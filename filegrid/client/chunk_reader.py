@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from filegrid.client.access import Access
+from filegrid.client.fetching import SmallRead
 from filegrid.client.loans import LoanRead
 from filegrid.client.manifest import Manifest, Placed
+from filegrid.client.parcels import MOST_CHUNK_BYTES
 from filegrid.client.replica import ReplicaRead
 from filegrid.client.session import SEE_STATUS
 from filegrid.errors import Busy, GridError, IntegrityError, NoSuchChunk, Unavailable
-from filegrid.model import BLOCK_BYTES, blocks_in
+from filegrid.model import BLOCK_BYTES, Chunk, blocks_in
 from filegrid.protocol.wire import head_pb2 as wire
 
 _USABLE = {wire.REPLICA_STATE_GOOD: 0, wire.REPLICA_STATE_SUSPECT: 1}
@@ -33,7 +35,7 @@ class ChunkReader:
         self._end = end
         self._patience = access.session.patience()
         self._failed: dict[str, GridError] = {}
-        self._transfer: ReplicaRead | LoanRead | None = None
+        self._transfer: ReplicaRead | LoanRead | SmallRead | None = None
 
     async def next(self) -> list[memoryview]:
         """The next bytes, in one or more pieces; none at the end.
@@ -71,27 +73,35 @@ class ChunkReader:
         if transfer is not None:
             transfer.drop()
 
-    async def _begin(self) -> ReplicaRead | LoanRead:
+    async def _begin(self) -> ReplicaRead | LoanRead | SmallRead:
         while True:
             placed = await self._manifest.placed(self._index)
             replica = self._choose(placed)
             if replica is None:
                 await self._wait(placed)
                 continue
-            length = placed.chunk.length
-            first = self._at - self._at % BLOCK_BYTES
-            end = min(blocks_in(self._end) * BLOCK_BYTES, length)
-            loan = await self._access.loans.borrow(replica, placed.chunk)
-            if loan is not None:
-                access = self._access
-                return LoanRead(access.runtime, access.loans, loan, first, end)
-            read = ReplicaRead(self._access, replica, placed.chunk, first, end)
+            read = await self._read_of(replica, placed.chunk)
+            if isinstance(read, LoanRead):
+                return read
             try:
                 await read.open()
             except GridError as error:
                 self._lost(read, error)
             else:
                 return read
+
+    async def _read_of(
+        self, replica: wire.Replica, chunk: Chunk
+    ) -> ReplicaRead | LoanRead | SmallRead:
+        access = self._access
+        first = self._at - self._at % BLOCK_BYTES
+        if chunk.length <= MOST_CHUNK_BYTES:
+            return SmallRead(access, replica, chunk, first)
+        end = min(blocks_in(self._end) * BLOCK_BYTES, chunk.length)
+        loan = await access.loans.borrow(replica, chunk)
+        if loan is not None:
+            return LoanRead(access.runtime, access.loans, loan, first, end)
+        return ReplicaRead(access, replica, chunk, first, end)
 
     def _choose(self, placed: Placed) -> wire.Replica | None:
         avoided = self._access.unreadable.servers()
@@ -112,7 +122,7 @@ class ChunkReader:
             default=None,
         )
 
-    def _lost(self, read: ReplicaRead | LoanRead, error: GridError) -> None:
+    def _lost(self, read: ReplicaRead | LoanRead | SmallRead, error: GridError) -> None:
         server = read.replica.server
         self._failed[server] = error
         if isinstance(error, (IntegrityError, NoSuchChunk)):

@@ -7,6 +7,8 @@ from filegrid.client.chunk_reader import ChunkReader
 from filegrid.client.manifest import Manifest
 from filegrid.client.reader import Reader
 from filegrid.client.stat import Stat
+from filegrid.model import BLOCK_BYTES
+from filegrid.protocol.wire import head_pb2 as wire
 
 
 class Content:
@@ -14,11 +16,14 @@ class Content:
 
     :ivar stat: of that version.
     :ivar manifest: its chunks.
+    :param first_page: of the manifest, where it is known already.
     """
 
-    def __init__(self, access: Access, stat: Stat) -> None:
+    def __init__(
+        self, access: Access, stat: Stat, first_page: wire.ManifestPage | None = None
+    ) -> None:
         self.stat = stat
-        self.manifest = Manifest(access.session, stat)
+        self.manifest = Manifest(access.session, stat, first_page)
         self._access = access
 
     async def pread(self, offset: int, length: int) -> bytes:
@@ -28,6 +33,9 @@ class Content:
         :raises Unavailable: where no replica could be read while the patience lasted.
         :raises ContentCollected: where this version has been removed for good.
         """
+        if length >= 0 <= offset < self.stat.size <= BLOCK_BYTES and self.stat.chunk_count == 1:
+            end = min(self.stat.size, offset + length)
+            return b"".join(await self.chunk_reader(0, offset, end).next())
         reader = self.reader(offset, length)
         pieces = []
         try:

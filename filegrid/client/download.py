@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from filegrid.client.content import Content
-from filegrid.client.local import LocalTarget, local_errors, open_target
+from filegrid.client.local import LocalTarget, local_errors, open_target, write_whole
 from filegrid.client.window import Window
 from filegrid.errors import IntegrityError
-from filegrid.model import digest_over
+from filegrid.model import BLOCK_BYTES, digest_over
 from filegrid.runtime import Runtime
 
 CHUNKS_IN_FLIGHT = 3
 """From different servers as a rule, each with a few MiB in memory."""
+
+SMALL_BYTES = BLOCK_BYTES
+"""A file up to this length is written by one call of a thread: each costs as much as its bytes."""
 
 Moved = Callable[[int], None]
 
@@ -29,6 +32,12 @@ async def to_path(
     :raises GridError: why it could not be; nothing is left behind, and the old file is as it was.
     """
     token = f"{runtime.random.getrandbits(32):08x}"
+    if content.stat.size <= SMALL_BYTES:
+        data = await content.pread(0, content.stat.size)
+        await _check(content)
+        await runtime.threads.run(lambda: write_whole(path, data, overwrite=overwrite, token=token))
+        moved(len(data))
+        return
     target = await runtime.threads.run(lambda: open_target(path, overwrite=overwrite, token=token))
     if isinstance(target, LocalTarget):
         try:
@@ -72,6 +81,11 @@ async def _fill(runtime: Runtime, content: Content, target: LocalTarget, moved: 
     async with Window(CHUNKS_IN_FLIGHT) as window:
         for index in range(content.stat.chunk_count):
             await window.add(fetch(index))
+    await _check(content)
+
+
+async def _check(content: Content) -> None:
+    """:raises IntegrityError: where the manifest is not that of the file."""
     digest = digest_over(await content.manifest.digests(content.stat.chunk_count))
     if digest.hex() != content.stat.digest:
         raise IntegrityError("its chunks do not make up its digest", content.stat.path)

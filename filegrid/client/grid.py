@@ -34,6 +34,9 @@ from filegrid.runtime import Bytes, Runtime
 
 TIMEOUT_SECONDS = 30.0
 
+OPEN_CHUNKS = 16
+"""Told with an opened file: a file with more chunks is worth another call."""
+
 LIST_PAGE = 1000
 """Names in one answer; a page is one moment, a whole listing is not."""
 
@@ -182,10 +185,12 @@ class GridClient:
 
     async def open_read(self, path: str) -> Content:
         """The version that the file has now; it stays this version (S19)."""
-        stat = await self.stat(path)
+        request = head_pb2.OpenFile(path=normal(path), limit=OPEN_CHUNKS)
+        opened = await self.access.session.call(request, head_pb2.OpenedFile)
+        stat = Stat.from_wire(opened.node)
         if stat.is_folder:
             raise IsAFolder("this is a folder", stat.path)
-        return Content(self.access, stat)
+        return Content(self.access, stat, opened.page)
 
     async def read_bytes(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         """The bytes from `offset` on, up to `length` or to the end of the file."""
@@ -221,6 +226,16 @@ class GridClient:
         listing = await self.access.session.call(request, head_pb2.Listing)
         page = [Stat.from_wire(node) for node in listing.nodes]
         return page, page[-1].name if listing.more and page else None
+
+    async def list_contents(self, path: str, after: str = "") -> tuple[list[Content], str | None]:
+        """As :meth:`list_page`, of what is to be read: for small files all that reading needs."""
+        request = head_pb2.List(path=normal(path), after=after, with_chunks=True)
+        listing = await self.access.session.call(request, head_pb2.Listing)
+        found = []
+        for node, page in zip(listing.nodes, listing.pages, strict=True):
+            known = page if page.chunks else None
+            found.append(Content(self.access, Stat.from_wire(node), known))
+        return found, found[-1].stat.name if listing.more and found else None
 
     async def walk(self, path: str = "/") -> AsyncIterator[Stat]:
         """Everything beneath a folder, each folder before what is in it."""

@@ -77,6 +77,39 @@ def open_source(path: Path) -> bytes | LocalSource | BinaryIO:
         source.close()
 
 
+def read_small(paths: Sequence[Path]) -> list[bytes | GridError | None]:
+    """All bytes of each file, or why there are none; None for what is no small file."""
+    found: list[bytes | GridError | None] = []
+    for path in paths:
+        try:
+            source = open_source(path)
+        except GridError as error:
+            found.append(error)
+            continue
+        if isinstance(source, bytes):
+            found.append(source)
+        else:
+            source.close()
+            found.append(None)
+    return found
+
+
+def write_whole(path: Path, data: Bytes, *, overwrite: bool, token: str) -> None:
+    """Make a file with these bytes, whole or not at all; or write them to a device or pipe."""
+    target = open_target(path, overwrite=overwrite, token=token)
+    if not isinstance(target, LocalTarget):
+        with target, local_errors(path):
+            view = memoryview(data)
+            while view:
+                view = view[target.write(view) :]
+        return
+    try:
+        target.write([data], 0)
+        target.publish()
+    finally:
+        target.discard()
+
+
 def open_target(path: Path, *, overwrite: bool, token: str) -> LocalTarget | BinaryIO:
     """Where a download goes: a file that is to appear, or a device or pipe that is there."""
     with local_errors(path):

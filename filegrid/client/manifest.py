@@ -32,12 +32,19 @@ class Placed:
 
 
 class Manifest:
-    """The chunks of one content. They never change; where they are does (S19)."""
+    """The chunks of one content. They never change; where they are does (S19).
 
-    def __init__(self, session: Session, stat: Stat) -> None:
+    :param first_page: where it is known already.
+    """
+
+    def __init__(
+        self, session: Session, stat: Stat, first_page: wire.ManifestPage | None = None
+    ) -> None:
         self._session = session
         self._stat = stat
         self._pages: OrderedDict[int, wire.ManifestPage] = OrderedDict()
+        if first_page is not None and not first_page.more:
+            self._pages[0] = self._checked(0, first_page)
         self._fetching = DeferredLock()
 
     async def placed(self, index: int) -> Placed:
@@ -82,7 +89,9 @@ class Manifest:
         request = wire.Manifest(
             content_id=self._stat.content_id, first_index=first, limit=PAGE_CHUNKS
         )
-        page = await self._session.call(request, wire.ManifestPage)
+        return self._checked(first, await self._session.call(request, wire.ManifestPage))
+
+    def _checked(self, first: int, page: wire.ManifestPage) -> wire.ManifestPage:
         lengths = [entry.chunk.length for entry in page.chunks]
         if lengths != self._lengths(first):
             raise MalformedFrame("the head's manifest does not add up to the file", self._stat.path)

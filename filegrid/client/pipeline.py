@@ -8,6 +8,7 @@ from twisted.python.failure import Failure
 
 from filegrid.client.access import Access
 from filegrid.client.allocation import Allocator
+from filegrid.client.parcels import MOST_CHUNK_BYTES
 from filegrid.client.payload import Payload
 from filegrid.errors import (
     Cancelled,
@@ -60,9 +61,11 @@ class ChunkWriter:
         :raises NoSpace: when the grid has no room for it.
         :raises SourceChanged: where the local file did.
         """
-        attempts = _Attempts(self._access)
         origin = wire.ChunkOrigin(index=index, chunk_count=chunk_count)
         origin.MergeFrom(self._origin)
+        if payload.in_memory and payload.length <= MOST_CHUNK_BYTES:
+            return await self._store_small(origin, payload)
+        attempts = _Attempts(self._access)
         while True:
             targets = await self._allocator.targets(payload.length)
             try:
@@ -75,6 +78,16 @@ class ChunkWriter:
                 continue
             self._moved(payload.length)
             return chunk
+
+    async def _store_small(self, origin: wire.ChunkOrigin, payload: Payload) -> Chunk:
+        chunk = await self._access.parcels.store(
+            self._allocator.session,
+            self._allocator.replication,
+            origin,
+            payload.read(0, payload.length),
+        )
+        self._moved(payload.length)
+        return chunk
 
     async def _write(
         self,

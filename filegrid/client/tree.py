@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,14 +13,17 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from filegrid.client import download
-from filegrid.client.content import Content
 from filegrid.client.grid import GridClient, normal
-from filegrid.client.local import local_errors
+from filegrid.client.local import MOST_SMALL_BYTES, local_errors, read_small
 from filegrid.client.window import Window
 from filegrid.errors import AlreadyExists, GridError, NotAFolder, Unavailable
 
-FILES_IN_FLIGHT = 16
-"""A small file is a few round trips and an fsync: that many at once hide them."""
+FILES_IN_FLIGHT = 64
+"""A small file is a few round trips and an fsync: that many at once hide them, and share them."""
+
+FILES_AT_ONCE = 64
+BYTES_AT_ONCE = 1024 * 1024
+"""Of small files, read by one call of a thread."""
 
 LISTINGS_IN_FLIGHT = 16
 
@@ -76,27 +79,23 @@ async def upload_folder(
                 continue
             for refused in found.refused:
                 report.failed(refused)
-            for name in reversed(found.folders):
-                below = _below(remote, name)
-                try:
-                    await client.mkdir(below, parents=True)
-                except Unavailable:
-                    raise
-                except GridError as error:
-                    report.failed(error)
-                else:
-                    folders.append((local / name, below))
-            for name, size in found.files:
-                report.expected(size)
-                work = partial(
-                    client.put,
-                    local / name,
-                    _below(remote, name),
-                    replication=replication,
-                    overwrite=overwrite,
-                    moved=report.moved,
-                )
-                await window.add(_one(work, report))
+            made = await _make_folders(client, remote, found.folders, report)
+            folders += [(local / name, _below(remote, name)) for name in reversed(made)]
+            for batch in _batches(found.files):
+                contents = await _read(client, [local / name for name, _ in batch], batch)
+                for (name, size), content in zip(batch, contents, strict=True):
+                    report.expected(size)
+                    work = partial(
+                        _upload,
+                        client,
+                        local / name,
+                        content,
+                        _below(remote, name),
+                        replication=replication,
+                        overwrite=overwrite,
+                        report=report,
+                    )
+                    await window.add(_one(work, report))
 
 
 async def download_folder(
@@ -108,26 +107,35 @@ async def download_folder(
     """
     run = client.access.runtime.threads.run
     await run(_make_local_folder, target)
-    root = normal(path)
+    folders = [(normal(path), target)]
     async with Window(FILES_IN_FLIGHT) as window:
-        async for entry in client.walk(root):
-            local = target / entry.path[len(root) :].lstrip("/")
-            if entry.is_folder:
-                try:
-                    await run(_make_local_folder, local)
-                except GridError as error:
-                    report.failed(error)
-                continue
-            report.expected(entry.size)
-            work = partial(
-                download.to_path,
-                client.access.runtime,
-                Content(client.access, entry),
-                local,
-                overwrite=overwrite,
-                moved=report.moved,
-            )
-            await window.add(_one(work, report))
+        while folders:
+            remote, local = folders.pop()
+            below = []
+            after: str | None = ""
+            while after is not None:
+                page, after = await client.list_contents(remote, after)
+                for content in page:
+                    stat = content.stat
+                    if stat.is_folder:
+                        try:
+                            await run(_make_local_folder, local / stat.name)
+                        except GridError as error:
+                            report.failed(error)
+                        else:
+                            below.append((stat.path, local / stat.name))
+                        continue
+                    report.expected(stat.size)
+                    work = partial(
+                        download.to_path,
+                        client.access.runtime,
+                        content,
+                        local / stat.name,
+                        overwrite=overwrite,
+                        moved=report.moved,
+                    )
+                    await window.add(_one(work, report))
+            folders += reversed(below)
 
 
 async def usage(client: GridClient, path: str) -> Usage:
@@ -183,6 +191,71 @@ def _scan(folder: Path) -> _Found:
                 what = "a link to a folder" if stat.S_ISDIR(mode.st_mode) else "no regular file"
                 found.refused.append(GridError(f"it is {what}, and was left out", entry.path))
     return found
+
+
+def _batches(files: list[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
+    """Small files are read some at a time: each call of a thread costs as much as reading one."""
+    batch: list[tuple[str, int]] = []
+    batch_bytes = 0
+    for name, size in files:
+        if batch and (len(batch) == FILES_AT_ONCE or batch_bytes + size > BYTES_AT_ONCE):
+            yield batch
+            batch, batch_bytes = [], 0
+        batch.append((name, size))
+        batch_bytes += size
+    if batch:
+        yield batch
+
+
+async def _read(
+    client: GridClient, paths: list[Path], batch: list[tuple[str, int]]
+) -> list[bytes | GridError | None]:
+    if len(batch) == 1 and batch[0][1] > MOST_SMALL_BYTES:
+        return [None]
+    return await client.access.runtime.threads.run(read_small, paths)
+
+
+async def _upload(
+    client: GridClient,
+    local: Path,
+    content: bytes | GridError | None,
+    path: str,
+    *,
+    replication: int | None,
+    overwrite: bool,
+    report: Report,
+) -> None:
+    if isinstance(content, GridError):
+        raise content
+    if content is None:
+        await client.put(
+            local, path, replication=replication, overwrite=overwrite, moved=report.moved
+        )
+        return
+    await client.write_bytes(path, content, replication=replication, overwrite=overwrite)
+    report.moved(len(content))
+
+
+async def _make_folders(
+    client: GridClient, path: str, names: list[str], report: Report
+) -> list[str]:
+    """Make folders below `path`; which of them are there now."""
+    made = set()
+
+    async def make(name: str) -> None:
+        try:
+            await client.mkdir(_below(path, name), parents=True)
+        except Unavailable:
+            raise
+        except GridError as error:
+            report.failed(error)
+        else:
+            made.add(name)
+
+    async with Window(LISTINGS_IN_FLIGHT) as window:
+        for name in names:
+            await window.add(make(name))
+    return [name for name in names if name in made]
 
 
 async def _make_folder(client: GridClient, path: str) -> None:

@@ -7,7 +7,7 @@ between other work. A healthy chunk costs no memory here.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -76,7 +76,7 @@ class Redundancy:
         self.healed: deque[tuple[ChunkId, set[str]]] = deque(maxlen=MOST_HEALED)
         self.strays: dict[ChunkId, Stray] = {}
         self.unknown: set[ChunkId] = set()
-        self._due: deque[ChunkId] = deque()
+        self._due: OrderedDict[ChunkId, None] = OrderedDict()
         self._scans: deque[Callable[[], bool]] = deque()
 
     @property
@@ -86,7 +86,7 @@ class Redundancy:
 
     def touch(self, chunk_ids: Iterable[bytes]) -> None:
         """These are due for a look."""
-        self._due.extend(ChunkId(chunk_id) for chunk_id in chunk_ids)
+        self._due.update(dict.fromkeys(map(ChunkId, chunk_ids)))
 
     def condemn(self, name: str, chunk_ids: Iterable[bytes]) -> None:
         """A server found its replicas damaged; it serves them no more."""
@@ -119,7 +119,7 @@ class Redundancy:
                 chunks, more = self._namespace.manifest(content_id, first, SCAN_PAGE)
             except ContentCollected:
                 return True
-            self._due.extend(chunk.id for chunk in chunks)
+            self._due.update((chunk.id, None) for chunk in chunks)
             first += len(chunks)
             return not more
 
@@ -129,8 +129,8 @@ class Redundancy:
         """Look at some chunks; returns whether more are due."""
         if self._scans and len(self._due) < SCAN_PAGE and self._scans[0]():
             self._scans.popleft()
-        if self._due:
-            self._look([self._due.popleft() for _ in range(min(SCAN_PAGE, len(self._due)))])
+        if most := min(SCAN_PAGE, len(self._due)):
+            self._look([self._due.popitem(last=False)[0] for _ in range(most)])
         return not self.settled
 
     def _paged(self, page: Callable[[bytes], list[ChunkId]]) -> Callable[[], bool]:
@@ -139,7 +139,7 @@ class Redundancy:
         def advance() -> bool:
             nonlocal after
             ids = page(after)
-            self._due.extend(ids)
+            self._due.update(dict.fromkeys(ids))
             if ids:
                 after = ids[-1]
             return len(ids) < SCAN_PAGE

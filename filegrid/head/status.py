@@ -8,6 +8,7 @@ from filegrid.head.balance import Balance
 from filegrid.head.collector import Collector
 from filegrid.head.drain import Drain
 from filegrid.head.jury import Jury
+from filegrid.head.liveness import State
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
 from filegrid.head.repair import Repair

@@ -27,6 +27,9 @@ from filegrid.runtime import Runtime
 MOST_LISTED = 1000
 """Nodes in one page of a listing; with names of 255 bytes below the limit of a frame."""
 
+MOST_LISTED_WITH_CHUNKS = 100
+"""Likewise, each with its chunk's replicas: some milliseconds of this head's time."""
+
 MOST_PLACED = 1024
 """Chunks in one page of a manifest."""
 
@@ -43,7 +46,7 @@ CLIENTS = frozenset({Role.CLIENT, Role.OPERATOR})
 VERBS = (
     *("open_session", "close_session", "keep_session"),
     *("make_folder", "stage_chunks", "publish", "rename", "remove"),
-    *("stat", "list", "manifest", "allocate", "complain", "list_deficits"),
+    *("stat", "list", "manifest", "open_file", "allocate", "complain", "list_deficits"),
     *("restore_trash", "empty_trash", "list_trash"),
     *("set_policy", "list_policies"),
 )
@@ -93,6 +96,7 @@ class Verbs:
             "stat": self._stat,
             "list": self._list,
             "manifest": self._manifest,
+            "open_file": self._open_file,
             "allocate": self._allocate,
             "complain": self._complain,
             "get_status": self._get_status,
@@ -158,9 +162,16 @@ class Verbs:
 
     async def _list(self, caller: Caller, request: Message) -> head_pb2.Listing:
         assert isinstance(request, head_pb2.List)
-        limit = min(request.limit or MOST_LISTED, MOST_LISTED)
+        most = MOST_LISTED_WITH_CHUNKS if request.with_chunks else MOST_LISTED
+        limit = min(request.limit or most, most)
         nodes, more = self._namespace.list_folder(request.path, request.after, limit)
-        return head_pb2.Listing(nodes=nodes, more=more)
+        answer = head_pb2.Listing(nodes=nodes, more=more)
+        if request.with_chunks:
+            for node in nodes:
+                page = answer.pages.add()
+                if node.chunk_count == 1:
+                    page.CopyFrom(self._page(node.content_id, 0, 1))
+        return answer
 
     async def _list_trash(self, caller: Caller, request: Message) -> head_pb2.TrashListing:
         assert isinstance(request, head_pb2.ListTrash)
@@ -200,8 +211,18 @@ class Verbs:
 
     async def _manifest(self, caller: Caller, request: Message) -> head_pb2.ManifestPage:
         assert isinstance(request, head_pb2.Manifest)
-        limit = min(request.limit or MOST_PLACED, MOST_PLACED)
-        chunks, more = self._namespace.manifest(request.content_id, request.first_index, limit)
+        return self._page(request.content_id, request.first_index, request.limit)
+
+    async def _open_file(self, caller: Caller, request: Message) -> head_pb2.OpenedFile:
+        assert isinstance(request, head_pb2.OpenFile)
+        node = self._namespace.stat(request.path)
+        if node.kind == values_pb2.NODE_KIND_FOLDER:
+            return head_pb2.OpenedFile(node=node)
+        return head_pb2.OpenedFile(node=node, page=self._page(node.content_id, 0, request.limit))
+
+    def _page(self, content_id: bytes, first_index: int, limit: int) -> head_pb2.ManifestPage:
+        limit = min(limit or MOST_PLACED, MOST_PLACED)
+        chunks, more = self._namespace.manifest(content_id, first_index, limit)
         return head_pb2.ManifestPage(
             chunks=[
                 head_pb2.PlacedChunk(chunk=chunk.to_wire(), replicas=self.replicas(chunk))

@@ -80,6 +80,10 @@ class Caller(NamedTuple):
         """Direct the call's data frames; to be said before the handler first awaits anything."""
         self.link.receive_into(self.call.id, sink)
 
+    def attach(self, pieces: Sequence[memoryview]) -> None:
+        """Send these bytes together with the answer, which is to follow at once."""
+        self.link.attach(self.call.id, pieces)
+
     async def send(
         self,
         body: bytes | memoryview,
@@ -299,6 +303,11 @@ class Link(TwistedProtocol):
     ) -> None:
         self._protocol.data(call_id, body, section=section, last=last, digest=digest)
         self._flush_now()
+
+    def attach(self, call_id: int, pieces: Sequence[memoryview]) -> None:
+        if self._closing is None:
+            self._protocol.data(call_id, pieces)
+            self._flush_soon()
 
     async def drained(self) -> None:
         """Return once the transport takes more; a peer that reads nothing for long is dropped.

@@ -42,7 +42,8 @@ _LATE_TIMERS_SECONDS = 0.002
 """Within this what waited for a process that was stopped has come to it."""
 
 SMALL_CHUNK_BYTES = 256 * 1024
-"""Files of some chunks are small then, and a run is quick."""
+"""Files of some chunks are small then, and a run is quick. Chunks of half this length share files,
+so that there are some of both kinds."""
 
 
 class Stuck(AssertionError):
@@ -84,7 +85,12 @@ class Machine:
             node = open_health_node(runtime, self.settings, self.identity, on_fatal=self._die)
         else:
             node = open_chunk_server(
-                runtime, self.settings, self.identity, create=create, cpu_percent=lambda: 0.0
+                runtime,
+                self.settings,
+                self.identity,
+                create=create,
+                cpu_percent=lambda: 0.0,
+                small_bytes=SMALL_CHUNK_BYTES // 2,
             )
         self.node = node
         return Deferred.fromCoroutine(node.start())

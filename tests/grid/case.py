@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from filegrid.chunk.service import ChunkServer
+from filegrid.chunk.store import Store
 from filegrid.client.grid import GridClient
-from filegrid.model import Role
+from filegrid.model import ChunkId, Role
 from filegrid.protocol.wire import head_pb2
 from filegrid.protocol.wire.head_pb2 import ManifestPage, Status
 from filegrid.protocol.wire.values_pb2 import Node
@@ -90,18 +93,18 @@ class GridCase(SynchronousTestCase):
 
     def flip(self, path: str, server: str, index: int = 0, offset: int = 100) -> None:
         """Damage a byte of a replica on its disk."""
-        chunk_id = self.manifest(path).chunks[index].chunk.id.hex()
+        chunk_id = ChunkId(self.manifest(path).chunks[index].chunk.id)
         machine = self.grid.machine(server)
-        file = f"/data/chunks/{chunk_id[-2:]}/{chunk_id}"
-        machine.disk.flip_bits(file, 8192 + offset)
+        assert isinstance(machine.node, ChunkServer)
+        file, start = machine.node._store.locate(chunk_id)
+        machine.disk.flip_bits(str(Path("/data") / file), start + offset)
 
     def stored_chunks(self, machine: Machine) -> set[str]:
-        """What lies on a server's disk."""
-        return {
-            name
-            for shelf in machine.disk.names("/data/chunks")
-            for name in machine.disk.names(f"/data/chunks/{shelf}")
-        }
+        """What lies on a server's disk, whether it runs or not."""
+        if isinstance(machine.node, ChunkServer):
+            return {chunk_id.hex() for chunk_id in machine.node._store.ids()}
+        store = Store(machine.disk, "/data", grid_id=machine.identity.grid_id)
+        return {chunk.id.hex() for chunk in store.load()}
 
     def all_stored(self) -> set[str]:
         return set().union(*(self.stored_chunks(one) for one in self.grid.chunk_servers))

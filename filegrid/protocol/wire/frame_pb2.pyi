@@ -120,6 +120,7 @@ class Call(_message.Message):
     RESTORE_TRASH_FIELD_NUMBER: _builtins.int
     EMPTY_TRASH_FIELD_NUMBER: _builtins.int
     LIST_TRASH_FIELD_NUMBER: _builtins.int
+    OPEN_FILE_FIELD_NUMBER: _builtins.int
     ELECT_FIELD_NUMBER: _builtins.int
     APPEND_ENTRIES_FIELD_NUMBER: _builtins.int
     INSTALL_STATE_FIELD_NUMBER: _builtins.int
@@ -139,6 +140,8 @@ class Call(_message.Message):
     WRITE_CHUNK_FIELD_NUMBER: _builtins.int
     READ_CHUNK_FIELD_NUMBER: _builtins.int
     INSPECT_CHUNK_FIELD_NUMBER: _builtins.int
+    STORE_CHUNKS_FIELD_NUMBER: _builtins.int
+    FETCH_CHUNKS_FIELD_NUMBER: _builtins.int
     LEND_CHUNK_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
     GET_EVENTS_FIELD_NUMBER: _builtins.int
@@ -193,6 +196,8 @@ class Call(_message.Message):
     @_builtins.property
     def list_trash(self) -> _head_pb2.ListTrash: ...
     @_builtins.property
+    def open_file(self) -> _head_pb2.OpenFile: ...
+    @_builtins.property
     def elect(self) -> _election_pb2.ElectionMessage:
         """among heads"""
 
@@ -243,6 +248,10 @@ class Call(_message.Message):
     @_builtins.property
     def inspect_chunk(self) -> _chunk_pb2.InspectChunk: ...
     @_builtins.property
+    def store_chunks(self) -> _chunk_pb2.StoreChunks: ...
+    @_builtins.property
+    def fetch_chunks(self) -> _chunk_pb2.FetchChunks: ...
+    @_builtins.property
     def lend_chunk(self) -> _chunk_pb2.LendChunk: ...
     @_builtins.property
     def probe(self) -> _health_pb2.Probe:
@@ -288,6 +297,7 @@ class Call(_message.Message):
         restore_trash: _values_pb2.RestoreTrash | None = ...,
         empty_trash: _values_pb2.EmptyTrash | None = ...,
         list_trash: _head_pb2.ListTrash | None = ...,
+        open_file: _head_pb2.OpenFile | None = ...,
         elect: _election_pb2.ElectionMessage | None = ...,
         append_entries: _replication_pb2.AppendEntries | None = ...,
         install_state: _replication_pb2.InstallState | None = ...,
@@ -307,6 +317,8 @@ class Call(_message.Message):
         write_chunk: _chunk_pb2.WriteChunk | None = ...,
         read_chunk: _chunk_pb2.ReadChunk | None = ...,
         inspect_chunk: _chunk_pb2.InspectChunk | None = ...,
+        store_chunks: _chunk_pb2.StoreChunks | None = ...,
+        fetch_chunks: _chunk_pb2.FetchChunks | None = ...,
         lend_chunk: _chunk_pb2.LendChunk | None = ...,
         probe: _health_pb2.Probe | None = ...,
         get_events: _health_pb2.GetEvents | None = ...,
@@ -315,11 +327,11 @@ class Call(_message.Message):
         end_backup: _backup_pb2.EndBackup | None = ...,
         discard_unknown: _backup_pb2.DiscardUnknown | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "discard_unknown", b"discard_unknown", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "lend_chunk", b"lend_chunk", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "discard_unknown", b"discard_unknown", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "lend_chunk", b"lend_chunk", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "store_chunks", b"store_chunks", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "discard_unknown", b"discard_unknown", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "lend_chunk", b"lend_chunk", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "discard_unknown", b"discard_unknown", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "lend_chunk", b"lend_chunk", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "store_chunks", b"store_chunks", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "elect", "append_entries", "install_state", "join", "changes", "leave", "drain", "start_balance", "repair_now", "what_if", "set_policy", "list_policies", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk", "lend_chunk", "probe", "get_events", "begin_backup", "read_backup", "end_backup", "discard_unknown"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "open_file", "elect", "append_entries", "install_state", "join", "changes", "leave", "drain", "start_balance", "repair_now", "what_if", "set_policy", "list_policies", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk", "store_chunks", "fetch_chunks", "lend_chunk", "probe", "get_events", "begin_backup", "read_backup", "end_backup", "discard_unknown"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -340,6 +352,7 @@ class Reply(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     DEFICITS_FIELD_NUMBER: _builtins.int
     TRASH_LISTING_FIELD_NUMBER: _builtins.int
+    OPENED_FILE_FIELD_NUMBER: _builtins.int
     APPENDED_FIELD_NUMBER: _builtins.int
     JOINED_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
@@ -347,6 +360,8 @@ class Reply(_message.Message):
     COPIED_FIELD_NUMBER: _builtins.int
     WRITTEN_FIELD_NUMBER: _builtins.int
     INSPECTED_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
+    FETCHED_FIELD_NUMBER: _builtins.int
     LENT_FIELD_NUMBER: _builtins.int
     PROBED_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
@@ -378,6 +393,8 @@ class Reply(_message.Message):
     @_builtins.property
     def trash_listing(self) -> _head_pb2.TrashListing: ...
     @_builtins.property
+    def opened_file(self) -> _head_pb2.OpenedFile: ...
+    @_builtins.property
     def appended(self) -> _replication_pb2.Appended: ...
     @_builtins.property
     def joined(self) -> _chunk_pb2.Joined: ...
@@ -391,6 +408,10 @@ class Reply(_message.Message):
     def written(self) -> _chunk_pb2.Written: ...
     @_builtins.property
     def inspected(self) -> _chunk_pb2.Inspected: ...
+    @_builtins.property
+    def stored(self) -> _chunk_pb2.Stored: ...
+    @_builtins.property
+    def fetched(self) -> _chunk_pb2.Fetched: ...
     @_builtins.property
     def lent(self) -> _chunk_pb2.Lent: ...
     @_builtins.property
@@ -423,6 +444,7 @@ class Reply(_message.Message):
         status: _head_pb2.Status | None = ...,
         deficits: _head_pb2.Deficits | None = ...,
         trash_listing: _head_pb2.TrashListing | None = ...,
+        opened_file: _head_pb2.OpenedFile | None = ...,
         appended: _replication_pb2.Appended | None = ...,
         joined: _chunk_pb2.Joined | None = ...,
         load: _chunk_pb2.Load | None = ...,
@@ -430,6 +452,8 @@ class Reply(_message.Message):
         copied: _chunk_pb2.Copied | None = ...,
         written: _chunk_pb2.Written | None = ...,
         inspected: _chunk_pb2.Inspected | None = ...,
+        stored: _chunk_pb2.Stored | None = ...,
+        fetched: _chunk_pb2.Fetched | None = ...,
         lent: _chunk_pb2.Lent | None = ...,
         probed: _health_pb2.Probed | None = ...,
         events: _health_pb2.Events | None = ...,
@@ -440,11 +464,11 @@ class Reply(_message.Message):
         forecast: _head_pb2.Forecast | None = ...,
         policies: _head_pb2.Policies | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "forecast", b"forecast", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "lent", b"lent", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "policies", b"policies", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "trash_listing", b"trash_listing", "unknown_chunks", b"unknown_chunks", "written", b"written"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "fetched", b"fetched", "forecast", b"forecast", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "lent", b"lent", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "opened_file", b"opened_file", "outcome", b"outcome", "policies", b"policies", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "unknown_chunks", b"unknown_chunks", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "forecast", b"forecast", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "lent", b"lent", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "outcome", b"outcome", "policies", b"policies", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "trash_listing", b"trash_listing", "unknown_chunks", b"unknown_chunks", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "fetched", b"fetched", "forecast", b"forecast", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "lent", b"lent", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "opened_file", b"opened_file", "outcome", b"outcome", "policies", b"policies", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "unknown_chunks", b"unknown_chunks", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "trash_listing", "appended", "joined", "load", "inventory_page", "copied", "written", "inspected", "lent", "probed", "events", "backup_begun", "backup_piece", "unknown_chunks", "drain_reports", "forecast", "policies"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "trash_listing", "opened_file", "appended", "joined", "load", "inventory_page", "copied", "written", "inspected", "stored", "fetched", "lent", "probed", "events", "backup_begun", "backup_piece", "unknown_chunks", "drain_reports", "forecast", "policies"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

@@ -124,20 +124,24 @@ class List(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    WITH_CHUNKS_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     after: _builtins.str
     """names greater than this"""
     limit: _builtins.int
+    with_chunks: _builtins.bool
+    """for who reads all of them: fewer nodes then, with their manifests"""
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
         after: _builtins.str = ...,
         limit: _builtins.int = ...,
+        with_chunks: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "limit", b"limit", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "limit", b"limit", "path", b"path", "with_chunks", b"with_chunks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -149,18 +153,24 @@ class Listing(_message.Message):
 
     NODES_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
+    PAGES_FIELD_NUMBER: _builtins.int
     more: _builtins.bool
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_values_pb2.Node]: ...
+    @_builtins.property
+    def pages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ManifestPage]:
+        """where asked for, of each node; empty unless it is of one chunk"""
+
     def __init__(
         self,
         *,
         nodes: _abc.Iterable[_values_pb2.Node] | None = ...,
         more: _builtins.bool = ...,
+        pages: _abc.Iterable[Global___ManifestPage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "nodes", b"nodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "nodes", b"nodes", "pages", b"pages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,6 +276,55 @@ class ManifestPage(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ManifestPage: _TypeAlias = ManifestPage  # noqa: Y015
+
+@_typing.final
+class OpenFile(_message.Message):
+    """Stat, and the first page of the manifest where it is a file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    limit: _builtins.int
+    """chunks"""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenFile: _TypeAlias = OpenFile  # noqa: Y015
+
+@_typing.final
+class OpenedFile(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def node(self) -> _values_pb2.Node: ...
+    @_builtins.property
+    def page(self) -> Global___ManifestPage: ...
+    def __init__(
+        self,
+        *,
+        node: _values_pb2.Node | None = ...,
+        page: Global___ManifestPage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "page", b"page"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "page", b"page"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenedFile: _TypeAlias = OpenedFile  # noqa: Y015
 
 @_typing.final
 class Target(_message.Message):
