@@ -267,6 +267,7 @@ class FaultTests(SegmentCase):
         for number in (1, 2):
             writer = self.store.begin(chunk_id(number), ORIGIN, 10)
             writer.write([b"abc"])
+            writer.hash(b"abc")
             with mock.patch.object(writer, "_commit", gather):
                 writer.seal()
         self.fill([3])

@@ -10,6 +10,9 @@ from pathlib import Path
 from filegrid.cli.local_grid import LocalGrid
 from tests.functional.case import MIB, RealGrid
 
+CHUNK = 2 * MIB
+"""Each has a file of its own, which can be taken away."""
+
 
 class LostHeads(RealGrid):
     def setUp(self) -> None:
@@ -25,7 +28,7 @@ class LostHeads(RealGrid):
     def up(self) -> None:
         self.filegrid(
             *("up", "--home", str(self.home), "--health", "0", "--chunk-servers", "3"),
-            *("--set", f"grid.chunk_bytes={MIB}"),
+            *("--set", f"grid.chunk_bytes={CHUNK}"),
         )
 
     def lose_heads(self) -> None:
@@ -45,11 +48,11 @@ class LostHeads(RealGrid):
     def test_restore(self) -> None:
         """From a backup all is there that was there then; the old home stays as it was."""
         self.up()
-        big = self.make_file("big", 5 * MIB + 123)
+        big = self.make_file("big", 5 * CHUNK + 123)
         self.filegrid("put", str(big), "/big")
         backup = self.files / "backup"
         made = json.loads(self.filegrid("backup", str(backup), "--json", *self.operator))
-        self.assertEqual((made["files"], made["bytes"]), (1, 5 * MIB + 123))
+        self.assertEqual((made["files"], made["bytes"]), (1, 5 * CHUNK + 123))
         self.filegrid("backup", str(self.files / "no" / "b"), *self.operator, code=3)
         self.filegrid("backup", str(self.files / "b"), code=7)
         self.filegrid("put", str(big), "/young")
@@ -78,8 +81,8 @@ class LostHeads(RealGrid):
     def test_rebuild(self) -> None:
         """Without any head or backup the chunks alone tell the files; parts go to /lost+found."""
         self.up()
-        big = self.make_file("big", 5 * MIB + 123)
-        exact = self.make_file("exact", 2 * MIB)
+        big = self.make_file("big", 5 * CHUNK + 123)
+        exact = self.make_file("exact", 2 * CHUNK)
         self.filegrid("mkdir", "/d")
         self.filegrid("put", str(big), "/d/big")
         with exact.open("rb") as stream:  # nobody knows its length before its end
@@ -104,5 +107,5 @@ class LostHeads(RealGrid):
             self.assertSame(original, self.files / "out")
         (lost,) = made["lost"]
         self.filegrid("get", f"{lost}from-chunk-00000003", str(self.files / "part"))
-        self.assertEqual((self.files / "part").read_bytes(), big.read_bytes()[3 * MIB :])
+        self.assertEqual((self.files / "part").read_bytes(), big.read_bytes()[3 * CHUNK :])
         self.filegrid("put", str(big), "/new")

@@ -51,7 +51,7 @@ class Gray(GridCase):
             if one.name != BAD:
                 self.grid.network.cut(one.name, BAD)
         for number in range(40):
-            self.put(f"/f{number}", b"x")
+            self.put(f"/f{number}", content(CHUNK))
             self.grid.advance(1)
             if self.shown().state == "suspect":
                 break

@@ -53,16 +53,16 @@ class ShortCircuit(GridCase):
 
     def test_reads_files(self) -> None:
         """All bytes come from the files; each is fetched once, and again much later."""
-        data = content(3 * CHUNK + 17)
+        data = content(3 * CHUNK)
         self.put("/f", data)
         never = mock.Mock(side_effect=AssertionError("read over the network"))
         with mock.patch.object(Transfers, "_send", never):
             self.assertEqual(self.read("/f"), data)
             self.assertEqual(self.read("/f"), data)
-            self.assertEqual(self.desk.borrowed, 4)
+            self.assertEqual(self.desk.borrowed, 3)
             self.grid.advance(60)
             self.assertEqual(self.read("/f"), data)
-        self.assertEqual(self.desk.borrowed, 8)
+        self.assertEqual(self.desk.borrowed, 6)
 
     def test_bad_replicas(self) -> None:
         """A bad replica is found by the reader, another read instead, and it is healed (S21)."""

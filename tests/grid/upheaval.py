@@ -16,7 +16,7 @@ from filegrid.errors import GridError
 from filegrid.head.service import Head
 from filegrid.model import Role
 from filegrid.simulation.grid import Machine, SimulatedGrid
-from tests.grid.case import CHUNK, content
+from tests.grid.case import CHUNK, content, stored_chunks
 
 SERVERS = 6
 MOST_DOWN = 2
@@ -171,12 +171,7 @@ class Upheaval:
 
     def _on_disks(self) -> Counter[str]:
         """How many replicas of each chunk lie on all disks together."""
-        return Counter(
-            name
-            for machine in self.grid.chunk_servers
-            for shelf in machine.disk.names("/data/chunks")
-            for name in machine.disk.names(f"/data/chunks/{shelf}")
-        )
+        return Counter(name for one in self.grid.chunk_servers for name in stored_chunks(one))
 
     def _named(self) -> set[str]:
         """Chunks that files name, as the leader has it; empty while nobody leads."""
