@@ -31,6 +31,10 @@ FORMAT_VERSION = 1
 
 HEADER_BYTES = 4096
 
+STORED_AS = ".filegrid/backup"
+"""What chunks of a backup that the grid keeps in itself say as their path: no file has it, since
+paths of files begin with a slash."""
+
 _READ_BYTES = 1024 * 1024
 _MAGIC = b"FGbackup"
 _PREFIX = struct.Struct(">8sHHI")

@@ -72,6 +72,14 @@ class LoadTests(FolderTest):
         self.assertEqual(made.tls.certificate, self.folder / "certificates" / "head-1.pem")
         self.assertEqual(made.tls.authority, Path("/etc/ca.pem"))
 
+    def test_lists_of_paths(self) -> None:
+        """So do those of a list; on a command line they stand with commas between them."""
+        text = HEAD.replace("heads =", 'disks = ["d2", "/mnt/d3"]\nheads =')
+        made = load(self.write(text), "chunk")
+        self.assertEqual(made.node.disks, (self.folder / "d2", Path("/mnt/d3")))
+        made = load(self.write(HEAD), "chunk", {"node.disks": "/mnt/d2,/mnt/d3"})
+        self.assertEqual(made.node.disks, (Path("/mnt/d2"), Path("/mnt/d3")))
+
     def test_overrides_win(self) -> None:
         """What the command line says wins over the file, and its paths start from here."""
         path = self.write(HEAD + "[grid]\nreplication = 2\n")

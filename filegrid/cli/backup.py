@@ -27,4 +27,17 @@ def backup(file: Path, as_json: bool) -> None:
     )
 
 
-COMMANDS = [backup]
+@click.command("discard-unknown")
+@click.option("--dry-run", is_flag=True, help="Only say how much it is.")
+def discard_unknown(dry_run: bool) -> None:
+    """Let go of what was written before a restore and no file names.
+
+    After a restore or a rebuild the chunk servers keep what this grid's history does not know:
+    it may be all that is left of some file. Only an operator may give it up.
+    """
+    with open_grid() as grid:
+        count = grid.discard_unknown(dry_run=dry_run)
+    click.echo(f"{count} chunks {'would be' if dry_run else 'are'} let go")
+
+
+COMMANDS = [backup, discard_unknown]

@@ -47,6 +47,9 @@ def show_status(state: dict[str, Any]) -> None:
     chunks = state["chunks"]
     click.echo(f"grid    {state['grid_id']}")
     click.echo(f"leader  {leader}, epoch {state['epoch']}")
+    click.echo(f"state   {state['condition']}")
+    for reason in state["because"]:
+        click.echo(f"        {reason}")
     click.echo(f"files   {state['files']}, {human_bytes(state['bytes'])}")
     others = [
         f"{chunks[name]} {name.replace('_', '-')}"
@@ -78,9 +81,6 @@ def show_status(state: dict[str, Any]) -> None:
             _SERVER_TITLES,
             [server_row(server) for server in state["chunk_servers"]],
         )
-        for server in state["chunk_servers"]:
-            if server["reason"]:
-                click.echo(f"{server['name']} is {server['state']}: {server['reason']}")
 
 
 def work_line(work: dict[str, Any]) -> str:
@@ -99,7 +99,8 @@ def work_line(work: dict[str, Any]) -> str:
 @click.command()
 @as_json
 def events(as_json: bool) -> None:
-    """Show elections and verdicts, the oldest first, as the health nodes keep them."""
+    """Tell in order what came to pass: servers that joined, died and returned, repairs, rot that
+    was found and healed, elections and verdicts."""
     with open_grid() as grid:
         found = grid.events()
     if as_json:
@@ -117,8 +118,21 @@ def event_line(event: dict[str, Any]) -> str:
         "election": f"{node} was elected and leads epoch {event['epoch']}",
         "verdict": f"{node}, leading epoch {event['epoch']}, was found unfit",
         "coordinator": f"{node} coordinates the health nodes",
+        "joined": f"{node} joined",
+        "died": f"{node} died",
+        "returned": f"{node} returned",
+        "left": f"{node} was stopped in good order",
+        "suspect": f"{node} is suspect",
+        "trusted": f"{node} is trusted again",
+        "repair_begun": "repair has begun",
+        "repair_ended": "repair has ended",
+        "rot_found": f"{node} found damage",
+        "rot_healed": f"the damage on {node} is healed",
+        "disk": f"{node}'s disk",
     }
     text = told.get(event["kind"], f"{event['kind']}: {node}")
+    if event["text"]:
+        text += f": {event['text']}"
     evidence = "; ".join(f"{name}: {why}" for name, why in event["evidence"].items())
     return f"{local_time(event['at'])}  {text}{f' ({evidence})' if evidence else ''}"
 
@@ -192,9 +206,10 @@ def finding_line(finding: Finding) -> str:
     path = shown(finding.path) if finding.path else "(in the trash)"
     documents = [replica.document() for replica in finding.replicas]
     replicas = ", ".join(f"{one['server']} {one['state']}" for one in documents)
+    since = f", for {finding.waiting_seconds:.0f} s" if finding.waiting_seconds else ""
     return (
         f"{path}: chunk {finding.index} is {trouble}: {replicas or 'no replica is known'}"
-        f" ({finding.wanted} wanted)"
+        f" ({finding.wanted} wanted{since})"
     )
 
 

@@ -7,7 +7,9 @@ import random
 import shutil
 import socket
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filegrid.cli.ca import authority_folder, certificate_file
 from filegrid.cli.local_home import Home, Shape, role_of, save_home, settings_of
@@ -15,6 +17,9 @@ from filegrid.config import Settings
 from filegrid.errors import AlreadyExists, Unavailable
 from filegrid.model import DEFAULT_CHUNK_BYTES, Role
 from filegrid.schema import Toml, keys, write_toml
+
+if TYPE_CHECKING:
+    from filegrid.cli.heritage import Heritage
 
 HOST = "127.0.0.1"
 _MAKING = ".making"
@@ -24,12 +29,20 @@ _PORTS = range(15000, 32000)
 port of a node that is stopped for a while."""
 
 
-def make_home(folder: Path, shape: Shape) -> Home:
+def make_home(
+    folder: Path,
+    shape: Shape,
+    *,
+    heritage: Heritage | None = None,
+    fill: Callable[[Path], None] = lambda _: None,
+) -> Home:
     """Make the folder of a new grid; nothing is started.
 
     All is made in a corner and moved into place, so that what an interrupted run leaves behind
     can be told from a grid.
 
+    :param heritage: what an earlier grid leaves to this one.
+    :param fill: puts more into the corner, once the rest is there.
     :raises InvalidRequest: where there can be no such grid; nothing was made.
     :raises AlreadyExists: where `folder` holds anything.
     """
@@ -41,12 +54,20 @@ def make_home(folder: Path, shape: Shape) -> Home:
         raise AlreadyExists(
             f"is not empty: it holds {held[0]}", str(folder), advice="choose a new folder"
         )
-    home = Home(shape=shape, ports=_ports(shape))
+    home = Home(
+        shape=shape,
+        ports=(heritage and heritage.ports) or _ports(shape),
+        created=heritage is not None,  # none of its heads is to make a namespace (S1)
+    )
     corner = folder / _MAKING
     for name in ("etc", "nodes", "run", "log"):
         (corner / name).mkdir(mode=0o700, parents=True)
-    grid_id = _write_certificates(corner, shape)
+    grid_id = _write_certificates(corner, shape, heritage)
     _write_configurations(corner, home, grid_id)
+    if heritage is not None:
+        heritage.leave_settings(corner)
+        heritage.leave_chunks(corner)
+    fill(corner)
     for path in sorted(corner.iterdir()):
         path.rename(folder / path.name)
     corner.rmdir()
@@ -80,16 +101,23 @@ def _ports(shape: Shape) -> dict[str, int]:
     return {node: shape.base_port + place for place, node in enumerate(nodes)}
 
 
-def _write_certificates(folder: Path, shape: Shape) -> str:
-    """Make the authority and everybody's certificate; return the grid's id."""
+def _write_certificates(folder: Path, shape: Shape, heritage: Heritage | None) -> str:
+    """Make the authority and everybody's certificate, as far as they are not inherited; return the
+    grid's id."""
     from filegrid.net.authority import Authority
 
-    authority = Authority.create(authority_folder(folder), uuid.uuid4().hex)
+    grid_id = heritage.grid_id if heritage is not None else uuid.uuid4().hex
+    inherited = heritage is not None and heritage.leave_certificates(folder)
+    if not inherited:
+        Authority.create(authority_folder(folder), grid_id)
     holders = [(Role(role_of(node)), node) for node in shape.nodes()]
     holders += [(Role.CLIENT, "client"), (Role.OPERATOR, "operator")]
-    for role, name in holders:
-        authority.issue(role, name).write(certificate_file(folder, name))
-    return authority.grid_id
+    missing = [one for one in holders if not certificate_file(folder, one[1]).exists()]
+    if missing:
+        authority = Authority.load(authority_folder(folder))
+        for role, name in missing:
+            authority.issue(role, name).write(certificate_file(folder, name))
+    return grid_id
 
 
 def _write_configurations(folder: Path, home: Home, grid_id: str) -> None:

@@ -14,13 +14,13 @@ from filegrid.cli.output import INTERRUPTED, Invocation, error_line, exit_code, 
 from filegrid.errors import GridError
 
 _MODULES = (
-    *("nodes", "demo", "ca", "files", "trash", "policy"),
-    *("operator", "forecast", "backup", "bench"),
+    *("nodes", "demo", "ca", "files", "trash", "policy", "operator", "forecast"),
+    *("backup", "restore", "rebuild", "bench"),
 )
 """Modules of filegrid.cli that have COMMANDS, in the order of looking. Each imports what it needs
 inside its functions, so that `filegrid --help` stays quick."""
 
-_WITHOUT_GRID = ("nodes", "demo", "ca")
+_WITHOUT_GRID = ("nodes", "demo", "ca", "restore", "rebuild")
 """Those whose commands work on a folder of this machine, not as a client of a grid."""
 
 BROKEN_PIPE = 141

@@ -233,6 +233,10 @@ class Grid:
         """As :meth:`filegrid.client.grid.GridClient.backup`."""
         return self.runner.run(lambda: self.client.backup(target))
 
+    def discard_unknown(self, *, dry_run: bool = False) -> int:
+        """As :meth:`filegrid.client.grid.GridClient.discard_unknown`."""
+        return self.runner.run(lambda: self.client.discard_unknown(dry_run=dry_run))
+
     def drain(
         self, *targets: str, undo: bool = False, dry_run: bool = False
     ) -> list[dict[str, Any]]:

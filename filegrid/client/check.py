@@ -82,6 +82,8 @@ class Finding:
     chunk_id: bytes
     wanted: int
     replicas: Sequence[Checked]
+    waiting_seconds: float = 0.0
+    """For how long the head has known of it; 0 where it did not say."""
 
     def document(self) -> dict[str, Any]:
         """As `filegrid fsck --json` prints it."""
@@ -90,6 +92,7 @@ class Finding:
             "index": self.index,
             "chunk": self.chunk_id.hex(),
             "wanted": self.wanted,
+            "waiting_seconds": self.waiting_seconds,
             "replicas": [replica.document() for replica in self.replicas],
         }
 
@@ -178,6 +181,7 @@ class Checker:
             chunk_id=deficit.chunk.id,
             wanted=deficit.wanted,
             replicas=replicas,
+            waiting_seconds=deficit.waiting_ms / 1000,
         )
         self._report(replace(finding, trouble=_trouble(replicas, incomplete) or finding.trouble))
 

@@ -28,7 +28,7 @@ from filegrid.model import Address, Identity, join_path, split_path
 from filegrid.net.credentials import Credentials
 from filegrid.net.dial import DataPool, hello_of
 from filegrid.net.reactor import ReactorThreads, make_runtime
-from filegrid.protocol.wire import head_pb2, health_pb2, replication_pb2, values_pb2
+from filegrid.protocol.wire import backup_pb2, head_pb2, health_pb2, replication_pb2, values_pb2
 from filegrid.protocol.wire.frame_pb2 import Done
 from filegrid.runtime import Bytes, Runtime
 
@@ -324,7 +324,7 @@ class GridClient:
         )
 
     async def events(self) -> dict[str, Any]:
-        """Elections and verdicts, the oldest first, as `filegrid events --json` prints them."""
+        """What came to pass, the oldest first, as `filegrid events --json` prints it."""
         found = await self.access.session.call(health_pb2.GetEvents(), health_pb2.Events)
         return {
             "events": [event_document(event) for event in found.events],
@@ -348,6 +348,14 @@ class GridClient:
             written.
         """
         return await back_up(self.access, Path(target))
+
+    async def discard_unknown(self, *, dry_run: bool = False) -> int:
+        """Let go of what was written before a restore and no file names; for operators.
+
+        :returns: how many chunks that are.
+        """
+        request = backup_pb2.DiscardUnknown(dry_run=dry_run)
+        return (await self.access.session.call(request, backup_pb2.UnknownChunks)).count
 
     async def drain(
         self, *targets: str, undo: bool = False, dry_run: bool = False

@@ -66,7 +66,7 @@ class Ingest:
             await self.refuse_early()
         upload = await self._upload()
         chunk_bytes = upload.chunk_bytes
-        upload.allocator.expect(-(-len(view) // chunk_bytes))
+        upload.expect(-(-len(view) // chunk_bytes))
         try:
             for start in range(0, len(view), chunk_bytes):
                 await upload.add(BytesPayload(view[start : start + chunk_bytes]))
@@ -117,6 +117,7 @@ class Ingest:
             replication=self.replication,
             chunk_bytes=stat.chunk_bytes,
             inherited=await content.manifest.digests(kept),
+            base_content_id=stat.content_id,
             moved=self.moved,
         )
         writer = StreamUpload(self.access, upload, replace=True, base_version=stat.version)
@@ -153,7 +154,7 @@ class Ingest:
             await self.refuse_early()
         upload = await self._upload()
         chunk_bytes = upload.chunk_bytes
-        upload.allocator.expect(-(-source.size // chunk_bytes))
+        upload.expect(-(-source.size // chunk_bytes))
         try:
             for start in range(0, source.size, chunk_bytes):
                 length = min(chunk_bytes, source.size - start)

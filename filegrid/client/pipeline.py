@@ -36,6 +36,7 @@ SILENCE_SECONDS = 15.0
 class ChunkWriter:
     """Stores the chunks of one upload.
 
+    :param origin: what each chunk says of itself on disk, but for its own place.
     :param moved: told how many more bytes the grid has acknowledged.
     """
 
@@ -43,28 +44,29 @@ class ChunkWriter:
         self,
         access: Access,
         allocator: Allocator,
-        content_id: bytes,
-        path: str,
+        origin: wire.ChunkOrigin,
         moved: Callable[[int], None],
     ) -> None:
         self._access = access
         self._allocator = allocator
-        self._content_id = content_id
-        self._path = path
+        self._origin = origin
         self._moved = moved
 
-    async def store(self, index: int, payload: Payload) -> Chunk:
+    async def store(self, index: int, payload: Payload, chunk_count: int) -> Chunk:
         """Write chunk `index` of the content; return once it is durable on enough servers (S16).
 
+        :param chunk_count: of the whole content; 0 where that is not known yet.
         :raises Unavailable: when no try succeeded while the patience lasted.
         :raises NoSpace: when the grid has no room for it.
         :raises SourceChanged: where the local file did.
         """
         attempts = _Attempts(self._access)
+        origin = wire.ChunkOrigin(index=index, chunk_count=chunk_count)
+        origin.MergeFrom(self._origin)
         while True:
             targets = await self._allocator.targets(payload.length)
             try:
-                chunk = await self._write(index, payload, targets, attempts)
+                chunk = await self._write(origin, payload, targets, attempts)
             except _SourceFailed as failure:
                 raise failure.error from None
             except _PipelineFailed as failure:
@@ -76,7 +78,7 @@ class ChunkWriter:
 
     async def _write(
         self,
-        index: int,
+        origin: wire.ChunkOrigin,
         payload: Payload,
         targets: Sequence[head_pb2.Target],
         attempts: _Attempts,
@@ -85,7 +87,7 @@ class ChunkWriter:
         chunk_id = ChunkId(self._allocator.session.unique_id())
         request = wire.WriteChunk(
             chunk_id=chunk_id,
-            origin=wire.ChunkOrigin(content_id=self._content_id, path=self._path, index=index),
+            origin=origin,
             next=[wire.Hop(server=target.server, address=target.address) for target in targets[1:]],
             most_bytes=payload.length,
         )

@@ -11,6 +11,17 @@ _KINDS = {
     Event.KIND_ELECTION: "election",
     Event.KIND_VERDICT: "verdict",
     Event.KIND_COORDINATOR: "coordinator",
+    Event.KIND_JOINED: "joined",
+    Event.KIND_DIED: "died",
+    Event.KIND_RETURNED: "returned",
+    Event.KIND_LEFT: "left",
+    Event.KIND_SUSPECT: "suspect",
+    Event.KIND_TRUSTED: "trusted",
+    Event.KIND_REPAIR_BEGUN: "repair_begun",
+    Event.KIND_REPAIR_ENDED: "repair_ended",
+    Event.KIND_ROT_FOUND: "rot_found",
+    Event.KIND_ROT_HEALED: "rot_healed",
+    Event.KIND_DISK: "disk",
 }
 
 
@@ -20,6 +31,8 @@ def status_document(status: wire.Status) -> dict[str, Any]:
         "grid_id": status.grid_id,
         "epoch": status.epoch,
         "leader": status.leader or None,
+        "condition": status.condition or "unknown",
+        "because": list(status.because),
         "heads": [
             {
                 "name": head.name,
@@ -41,6 +54,10 @@ def status_document(status: wire.Status) -> dict[str, Any]:
             "missing": status.chunks.missing,
             "corrupt": status.chunks.corrupt,
             "repairing": status.chunks.repairing,
+            "short": [
+                {"replicas": one.replicas, "chunks": one.chunks, "since": one.since_ms / 1000}
+                for one in status.chunks.short
+            ],
         },
         "files": status.files,
         "bytes": status.bytes,
@@ -57,6 +74,7 @@ def event_document(event: Event) -> dict[str, Any]:
         "kind": _KINDS.get(event.kind, "unknown"),
         "node": event.node,
         "epoch": event.epoch,
+        "text": event.text,
         "evidence": {one.health_node: one.text for one in event.evidence},
     }
 

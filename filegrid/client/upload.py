@@ -13,7 +13,7 @@ from filegrid.client.stat import Stat
 from filegrid.client.window import Window
 from filegrid.errors import OutcomeUnknown, Unavailable
 from filegrid.model import Chunk, Digest, digest_over
-from filegrid.protocol.wire import values_pb2
+from filegrid.protocol.wire import chunk_pb2, values_pb2
 from filegrid.protocol.wire.frame_pb2 import Done
 from filegrid.runtime import Bytes
 
@@ -31,6 +31,7 @@ class Upload:
     :param chunk_bytes: None for the grid's.
     :param inherited: digests of the chunks, all of full length, that are kept of the version
         that this one continues.
+    :param base_content_id: that version's.
     :param moved: told how many more bytes were acknowledged.
     """
 
@@ -43,6 +44,7 @@ class Upload:
         replication: int | None = None,
         chunk_bytes: int | None = None,
         inherited: Sequence[Digest] = (),
+        base_content_id: bytes = b"",
         moved: Callable[[int], None] | None = None,
     ) -> None:
         self.chunk_bytes = chunk_bytes or session.chunk_bytes
@@ -56,24 +58,36 @@ class Upload:
         self.size = len(inherited) * self.chunk_bytes
         self._window = Window(CHUNKS_IN_FLIGHT)
         self.allocator = Allocator(access, session, self._replication, path)
-        self._writer = ChunkWriter(
-            access,
-            self.allocator,
-            self._content_id,
-            path,
-            moved or (lambda _: None),
+        self._chunk_count = 0
+        origin = chunk_pb2.ChunkOrigin(
+            content_id=self._content_id,
+            path=path,
+            chunk_bytes=self.chunk_bytes,
+            replication=self._replication,
+            written_ms=round(access.runtime.wall_seconds() * 1000),
         )
+        if inherited:
+            origin.base_content_id, origin.inherited_chunks = base_content_id, len(inherited)
+        self._writer = ChunkWriter(access, self.allocator, origin, moved or (lambda _: None))
 
-    async def add(self, payload: Payload) -> None:
+    def expect(self, chunks: int) -> None:
+        """So many chunks are going to be added, and no more."""
+        self._chunk_count = len(self._inherited) + chunks
+        self.allocator.expect(chunks)
+
+    async def add(self, payload: Payload, *, last: bool = False) -> None:
         """Begin to store the next chunk, as soon as there is room for one more in flight.
 
+        :param last: whether no other follows; it is known as well where :meth:`expect` was said.
         :raises GridError: why a chunk before it could not be stored.
         """
         index = len(self._chunks)
+        if last:
+            self._chunk_count = len(self._inherited) + index + 1
         self._chunks.append(None)
         self.size += payload.length
         try:
-            await self._window.add(self._store(index, payload))
+            await self._window.add(self._store(index, payload, self._chunk_count))
         except BaseException:
             payload.release()
             raise
@@ -137,9 +151,10 @@ class Upload:
                 advice="upload it again",
             ) from error
 
-    async def _store(self, index: int, payload: Payload) -> None:
+    async def _store(self, index: int, payload: Payload, chunk_count: int) -> None:
         try:
-            self._chunks[index] = await self._writer.store(len(self._inherited) + index, payload)
+            place = len(self._inherited) + index
+            self._chunks[index] = await self._writer.store(place, payload, chunk_count)
         finally:
             payload.release()
 
@@ -171,6 +186,8 @@ class StreamUpload:
         """
         view = memoryview(data).cast("B")
         while view:
+            if self._payload is not None and self._payload.length == self._upload.chunk_bytes:
+                await self._flush()  # not before more follows: the last chunk says that it is
             payload = self._payload or SpooledPayload()
             self._payload = payload
             part = view[: self._upload.chunk_bytes - payload.length]
@@ -179,12 +196,10 @@ class StreamUpload:
             else:
                 await self._access.runtime.threads.run(payload.append, part)
             view = view[len(part) :]
-            if payload.length == self._upload.chunk_bytes:
-                await self._flush()
 
     async def publish(self) -> Stat:
         """The end of the bytes: as :meth:`Upload.publish`."""
-        await self._flush()
+        await self._flush(last=True)
         return await self._upload.publish(replace=self._replace, base_version=self._base_version)
 
     async def abort(self) -> None:
@@ -194,7 +209,7 @@ class StreamUpload:
             payload.release()
         await self._upload.abort()
 
-    async def _flush(self) -> None:
+    async def _flush(self, *, last: bool = False) -> None:
         payload, self._payload = self._payload, None
         if payload is not None:
-            await self._upload.add(payload)
+            await self._upload.add(payload, last=last)

@@ -22,6 +22,7 @@ from filegrid.errors import (
     VersionConflict,
     to_fault,
 )
+from filegrid.head import chronicle
 from filegrid.head.contents import MOST_REPLICATION, Contents
 from filegrid.head.nodes import Stored, totals
 from filegrid.head.policies import POLICY_NAMES, Gain, Policies
@@ -32,6 +33,8 @@ from filegrid.head.tree import Tree
 from filegrid.model import CHUNK_ID_BYTES, SessionId, join_path, session_of, split_path
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
+from filegrid.protocol.wire.backup_pb2 import DiscardUnknown
+from filegrid.protocol.wire.health_pb2 import Event
 
 _SERVER = "SELECT incarnation, rack, address FROM servers WHERE name = ?"
 _STANDING = "SELECT standing FROM servers WHERE name = ?"
@@ -80,7 +83,9 @@ class Changes:
             "set_standing": self._set_standing,
             "forget_released": self._forget_released,
             "configure": self._configure,
+            "discard_unknown": self._discard_unknown,
             "apply_policies": self._apply_policies,
+            "note": self._note,
         }
 
     def fetch(self, entries: Sequence[journal.Entry]) -> None:
@@ -407,7 +412,17 @@ class Changes:
         return journal.Outcome(count=1)
 
     def _barrier(self, change: journal.Barrier, entry: journal.Entry) -> journal.Outcome:
+        elected = Event(
+            kind=Event.KIND_ELECTION,
+            epoch=entry.epoch,
+            node=change.leader,
+            at_ms=entry.command.wall_ms,
+        )
+        chronicle.note(self._database, [elected])
         return journal.Outcome()
+
+    def _note(self, change: journal.Note, entry: journal.Entry) -> journal.Outcome:
+        return journal.Outcome(count=chronicle.note(self._database, change.events))
 
     def _open_session(self, change: wire.OpenSession, entry: journal.Entry) -> journal.Outcome:
         if not self._registers.now.lineage:
@@ -475,6 +490,11 @@ class Changes:
         self._database.execute(_DROP_VOTERS)
         self._database.executemany(_ADD_VOTER, rows)
         return journal.Outcome(count=len(rows))
+
+    def _discard_unknown(self, change: DiscardUnknown, entry: journal.Entry) -> journal.Outcome:
+        now = self._registers.now
+        now.forgotten_lineage = now.lineage - 1
+        return journal.Outcome(count=1)
 
     def _apply_policies(
         self, change: journal.ApplyPolicies, entry: journal.Entry

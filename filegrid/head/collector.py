@@ -17,6 +17,7 @@ from filegrid.head.liveness import State
 from filegrid.head.locations import Locations
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.roster import Roster, Server
+from filegrid.head.sessions import lineage_of
 from filegrid.head.view import View
 from filegrid.model import ChunkId, session_of
 from filegrid.net.tasks import Tasks
@@ -76,7 +77,7 @@ class Collector:
         """
         if not self._roster.complete or not self._redundancy.settled:
             return
-        now = self._runtime.clock.seconds()
+        now, lineage = self._runtime.clock.seconds(), self._namespace.registers().lineage
         released: list[ChunkId] = []
         unpublished: list[ChunkId] = []
         for chunk_id, stray in self._redundancy.strays.items():
@@ -89,7 +90,8 @@ class Collector:
                 if record.released_ms is not None:
                     released.append(chunk_id)
             elif self._is_abandoned(chunk_id):
-                unpublished.append(chunk_id)
+                of_before = lineage_of(session_of(chunk_id)) < lineage  # a person let them go
+                (released if of_before else unpublished).append(chunk_id)
             if len(released) >= CHUNKS_PER_TURN:
                 break
         limit = max(MOST_UNEXPLAINED, MOST_UNEXPLAINED_FRACTION * self._namespace.counts().chunks)

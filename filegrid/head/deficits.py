@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import TypeAlias
 
 from filegrid.head.view import ChunkRecord
@@ -16,6 +17,9 @@ from filegrid.model import ChunkId
 SETTLE_SECONDS = 2.0
 """A chunk that was just published is short of replicas until all its servers have reported it; and
 a copy that failed is not tried again at once."""
+
+MOST_LOOKED_AT = 1000
+"""Of those that are equally urgent, to find the oldest: they are roughly in that order."""
 
 Urgency: TypeAlias = tuple[int, int]
 """How many replicas are left, and on how many racks: the smaller the more urgent."""
@@ -80,6 +84,13 @@ class Deficits(Mapping[ChunkId, Deficit]):
     def has_left(self, count: int) -> bool:
         """Whether some have just so many replicas."""
         return any(left == count for left, _ in self._by_urgency)
+
+    def groups(self) -> Iterator[tuple[int, int, float]]:
+        """How many replicas are left, of how many chunks, and since when of the first of them."""
+        for left, same in groupby(sorted(self._by_urgency), key=lambda urgency: urgency[0]):
+            waiting = [self._by_urgency[urgency] for urgency in same]
+            first = (one for group in waiting for one in islice(group.values(), MOST_LOOKED_AT))
+            yield left, sum(map(len, waiting)), min(one.since for one in first)
 
     def put(self, deficit: Deficit) -> None:
         """Add it, or say how it is now; its place changes only with its urgency."""

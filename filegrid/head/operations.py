@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from google.protobuf.message import Message
 
 from filegrid.head.balance import Balance
 from filegrid.head.drain import Drain
 from filegrid.head.forecast import Forecasts
+from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
 from filegrid.head.roster import Roster
 from filegrid.model import Role
 from filegrid.net.link import Caller, Method
-from filegrid.protocol.wire import frame_pb2
+from filegrid.protocol.wire import backup_pb2, frame_pb2
 from filegrid.protocol.wire import head_pb2 as wire
+from filegrid.protocol.wire import journal_pb2 as journal
 
 OPERATORS = frozenset({Role.OPERATOR, Role.HEAD})
 ANYBODY = frozenset({Role.OPERATOR, Role.CLIENT})
@@ -29,18 +33,31 @@ class Operations:
         drain: Drain,
         balance: Balance,
         forecasts: Forecasts,
+        redundancy: Redundancy,
+        propose: Callable[[journal.Command], Awaitable[journal.Outcome]],
     ) -> None:
         self._registry = registry
         self._roster = roster
         self._drain = drain
         self._balance = balance
         self._forecasts = forecasts
+        self._redundancy = redundancy
+        self._propose = propose
         self.methods = {
             "drain": Method(OPERATORS, self._drain_servers),
             "start_balance": Method(OPERATORS, self._start_balance),
             "repair_now": Method(OPERATORS, self._repair_now),
             "what_if": Method(ANYBODY, self._what_if),
+            "discard_unknown": Method(OPERATORS, self._discard_unknown),
         }
+
+    async def _discard_unknown(self, caller: Caller, request: Message) -> backup_pb2.UnknownChunks:
+        """What was born in an earlier lineage and no file names may be collected (S12)."""
+        assert isinstance(request, backup_pb2.DiscardUnknown)
+        count = len(self._redundancy.unknown)
+        if not request.dry_run:
+            await self._propose(journal.Command(discard_unknown=request))
+        return backup_pb2.UnknownChunks(count=count)
 
     async def _what_if(self, caller: Caller, request: Message) -> wire.Forecast:
         assert isinstance(request, wire.WhatIf)

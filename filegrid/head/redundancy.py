@@ -17,7 +17,10 @@ from filegrid.head.liveness import Liveness, State
 from filegrid.head.locations import Locations, Report
 from filegrid.head.registry import Registry
 from filegrid.head.view import ChunkRecord, View
-from filegrid.model import ChunkId
+from filegrid.model import ChunkId, session_of
+
+MOST_HEALED = 1000
+"""Chunks that are whole again and that nobody has asked for yet."""
 
 SCAN_PAGE = 256
 """Chunks looked at in one turn: some milliseconds."""
@@ -50,6 +53,7 @@ class Redundancy:
     :ivar surplus: chunks with too many.
     :ivar condemned: servers that reported damage, for chunks that are not whole again yet.
     :ivar strays: chunks on some server that the namespace does not name.
+    :ivar unknown: those of them whose birth is not in this history: not ours to judge (S14).
     """
 
     def __init__(
@@ -69,7 +73,9 @@ class Redundancy:
         self.moves = Deficits()
         self.surplus: dict[ChunkId, Surplus] = {}
         self.condemned: dict[ChunkId, set[str]] = {}
+        self.healed: deque[tuple[ChunkId, set[str]]] = deque(maxlen=MOST_HEALED)
         self.strays: dict[ChunkId, Stray] = {}
+        self.unknown: set[ChunkId] = set()
         self._due: deque[ChunkId] = deque()
         self._scans: deque[Callable[[], bool]] = deque()
 
@@ -154,7 +160,11 @@ class Redundancy:
     def _is_not_named(self, chunk_id: ChunkId, record: ChunkRecord | None, reported: bool) -> None:
         self._has_enough(chunk_id)
         self.surplus.pop(chunk_id, None)
-        if reported or record is not None:
+        self.unknown.discard(chunk_id)
+        if record is None and not self._namespace.session_was_opened(session_of(chunk_id)):
+            if reported:
+                self.unknown.add(chunk_id)
+        elif reported or record is not None:
             known = self.strays.get(chunk_id)
             since = known.since if known is not None else self._seconds()
             self.strays[chunk_id] = Stray(since=since, released=record is not None)
@@ -166,6 +176,7 @@ class Redundancy:
     ) -> None:
         chunk = record.chunk
         self.strays.pop(chunk.id, None)
+        self.unknown.discard(chunk.id)
         # Only what matches the manifest is a replica (S15).
         matching = [
             name
@@ -207,4 +218,5 @@ class Redundancy:
     def _has_enough(self, chunk_id: ChunkId) -> None:
         self.deficits.drop(chunk_id)
         self.moves.drop(chunk_id)
-        self.condemned.pop(chunk_id, None)
+        if (names := self.condemned.pop(chunk_id, None)) is not None:
+            self.healed.append((chunk_id, names))

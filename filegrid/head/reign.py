@@ -29,6 +29,7 @@ from filegrid.head.restraint import Restraint
 from filegrid.head.roster import Roster, Server
 from filegrid.head.shipping import Shipping
 from filegrid.head.status import StatusReport
+from filegrid.head.story import Story
 from filegrid.head.verbs import Verbs
 from filegrid.model import ChunkId, Epoch, Identity
 from filegrid.net.council import Council
@@ -148,6 +149,7 @@ class Reign:
             namespace,
             propose=self._ledger.propose,
         )
+        self._story = Story(runtime, namespace, roster, redundancy, propose=self._ledger.propose)
         self._report = StatusReport(
             runtime,
             council=council,
@@ -163,6 +165,7 @@ class Reign:
             repair=self._repair,
             collector=self._collector,
             drain=self._drain,
+            story=self._story,
             registry=registry,
             balance=self._balance,
         )
@@ -178,6 +181,8 @@ class Reign:
         )
         operations = Operations(
             registry=registry,
+            redundancy=redundancy,
+            propose=self._ledger.propose,
             roster=roster,
             drain=self._drain,
             balance=self._balance,
@@ -215,6 +220,7 @@ class Reign:
             self._epoch,
             self._namespace.servers(),
             lambda server: self._tasks.begin(self._register(server)),
+            self._story.tell,
         )
         self.serving = True
         _log.info("{name} leads epoch {epoch}", name=self._identity.name, epoch=self._epoch)
@@ -233,6 +239,7 @@ class Reign:
         await self._pruning.stop()
         await self._collector.stop()
         await self._drain.stop()
+        await self._story.stop()
         await self._tasks.stop()
         await self._shipping.ended()
         await self._ledger.drained()
@@ -283,6 +290,7 @@ class Reign:
     def turn(self) -> None:
         if self.serving:
             self._roster.judge()
+            self._story.turn()
             self._repair.turn()
             self._pruning.turn()
 

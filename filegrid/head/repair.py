@@ -202,11 +202,7 @@ class Repair:
         sources = [self._roster[name] for name in copy.sources]
         return wire.ChunkCopy(
             chunk=record.chunk.to_wire(),
-            origin=wire.ChunkOrigin(
-                content_id=record.content_id,
-                path=self._namespace.path_of(record.content_id),
-                index=record.index,
-            ),
+            origin=self._namespace.origin(record),
             sources=[wire.Hop(server=one.name, address=one.address) for one in sources],
         )
 

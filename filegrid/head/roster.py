@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from google.protobuf.message import Message
 from twisted.logger import Logger
@@ -26,6 +27,7 @@ from filegrid.net.link import Caller, Link
 from filegrid.net.tasks import Tasks
 from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.protocol.wire import frame_pb2
+from filegrid.protocol.wire.health_pb2 import Event
 from filegrid.runtime import Runtime
 
 INVENTORY_PAGE = 2048
@@ -33,7 +35,17 @@ INVENTORY_PAGE = 2048
 
 INVENTORY_SECONDS = 30.0
 
+MOST_ROT_TOLD = 20
+"""Damaged chunks of one message that are told one by one."""
+
+Tell: TypeAlias = Callable[[Event.Kind.ValueType, str, str], None]
+"""Notes an event: its kind, the server, and what there is to say."""
+
 _log = Logger()
+
+
+def _nobody(kind: Event.Kind.ValueType, name: str, text: str) -> None:
+    """Only a leader tells."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,6 +112,7 @@ class Roster:
         self._suspicion = Suspicion()
         self._tasks = Tasks("watching a chunk server")
         self._reign: _Reign | None = None
+        self._tell: Tell = _nobody
 
     def __iter__(self) -> Iterator[Server]:
         return iter(self._servers.values())
@@ -159,6 +172,7 @@ class Roster:
         epoch: int,
         known: Iterable[Registered],
         register: Callable[[Server], None],
+        tell: Tell,
     ) -> None:
         """From now on watch the servers and give orders, in this epoch.
 
@@ -167,6 +181,7 @@ class Roster:
 
         :param known: the servers of which the log knows; they have their time to join.
         :param register: makes a server known to the log.
+        :param tell: notes what comes to pass.
         """
         now = self._runtime.clock.seconds()
         self._reign = _Reign(lineage=lineage, epoch=epoch, register=register)
@@ -180,6 +195,7 @@ class Roster:
                 )
         self._liveness.begin(now, [server.name for server in self])
         self._suspicion = Suspicion()
+        self._tell = tell
         for server in self:
             server.reported = False
             if server.link is not None:
@@ -189,9 +205,11 @@ class Roster:
     def follow(self) -> None:
         """Another head leads: give no orders any more."""
         self._reign = None
+        self._tell = _nobody
 
     def _watch(self, server: Server, reign: _Reign) -> None:
         reign.register(server)
+        self._tell(Event.KIND_JOINED, server.name, f"from {server.address}, rack {server.rack}")
         self._tasks.begin(self._read_inventory(server))
         self._tasks.begin(self._beat(server, reign))
 
@@ -228,6 +246,8 @@ class Roster:
         self._restraint.returned(name)
         if before is State.DEAD:
             self._redundancy.scan_server(name)
+        elif old is not None and old.run not in (0, request.run):
+            self._tell(Event.KIND_RETURNED, name, "it was started anew")
         _log.info("{name} joined from {address}", name=name, address=server.address)
         if self._reign is None:
             self._tasks.begin(self._read_inventory(server))
@@ -243,6 +263,7 @@ class Roster:
             now = self._runtime.clock.seconds()
             self._liveness.left(server.name, now + self._maintenance_seconds)
             _log.info("{name} was stopped in good order", name=server.name)
+            self._tell(Event.KIND_LEFT, server.name, "")
         return frame_pb2.Done()
 
     def _refuse_second_body(self, name: str, request: wire.Join, boot_count: int) -> None:
@@ -273,13 +294,22 @@ class Roster:
         while server.link is not None and self._reign is reign:
             request = wire.Heartbeat(order=self.order(server))
             try:
-                server.load = await server.link.call(
+                load = await server.link.call(
                     request, wire.Load, timeout_seconds=self._suspect_seconds
                 )
+                self._tell_disks(server, load)
+                server.load = load
                 self._liveness.heard(server.name, self._runtime.clock.seconds())
             except GridError as error:
                 _log.warn("{name} missed a heartbeat: {error}", name=server.name, error=error)
             await self._runtime.sleep(self._heartbeat_seconds)
+
+    def _tell_disks(self, server: Server, load: wire.Load) -> None:
+        before = {disk.path: disk.state for disk in server.load.disks}
+        for disk in load.disks:
+            if before.get(disk.path, "good") != disk.state:
+                why = f": {disk.trouble}" if disk.trouble else ""
+                self._tell(Event.KIND_DISK, server.name, f"{disk.path} is {disk.state}{why}")
 
     def judge(self) -> None:
         """Bring everybody's state up to now; what dead servers held is looked at again."""
@@ -294,6 +324,7 @@ class Roster:
             self._restraint.died(vanished, racks, now)
         for name in died:
             _log.error("{name} is dead", name=name)
+            self._tell(Event.KIND_DIED, name, f"silent for {self.silent_seconds(name):.1f} s")
             server = self._servers[name]
             server.reported = False
             if server.link is not None:
@@ -302,8 +333,10 @@ class Roster:
         suspect, trusted = self._suspicion.judge(now, list(self._servers))
         for name in suspect:
             _log.warn("{name} is suspect: {reason}", name=name, reason=self.suspicion(name))
+            self._tell(Event.KIND_SUSPECT, name, self.suspicion(name))
         for name in trusted:
             _log.info("{name} is trusted again", name=name)
+            self._tell(Event.KIND_TRUSTED, name, "")
         if self._reign is not None and not self._reign.was_accounted and self.accounted:
             # From here on a replica that is not known is missing, not merely unknown (S18).
             self._reign.was_accounted = True
@@ -368,6 +401,11 @@ class Roster:
         self._locations.add(server.name, map(Chunk.from_wire, request.added))
         self._locations.remove(server.name, gone)
         self._redundancy.condemn(server.name, request.damaged)
+        for chunk_id in request.damaged[:MOST_ROT_TOLD]:
+            self._tell(Event.KIND_ROT_FOUND, server.name, f"chunk {chunk_id.hex()}")
+        if len(request.damaged) > MOST_ROT_TOLD:
+            text = f"and {len(request.damaged) - MOST_ROT_TOLD} chunks more"
+            self._tell(Event.KIND_ROT_FOUND, server.name, text)
         self._suspicion.damaged(server.name, len(request.damaged), self._runtime.clock.seconds())
         self._redundancy.touch(ref.id for ref in request.added)
         self._redundancy.touch(request.removed)

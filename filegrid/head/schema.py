@@ -100,6 +100,13 @@ _TABLES = (
         folder INTEGER PRIMARY KEY,
         after BLOB NOT NULL
     )""",
+    # What came to pass, the last of it; see story.py.
+    """CREATE TABLE events (
+        number INTEGER PRIMARY KEY,
+        node TEXT NOT NULL,
+        kind INTEGER NOT NULL,
+        event BLOB NOT NULL
+    )""",
     """CREATE TABLE sessions (
         id INTEGER PRIMARY KEY,
         client TEXT NOT NULL,
@@ -174,6 +181,8 @@ class Registers:
     log_time_ms: int = 0
     last_node: int = TRASH
     last_session: int = 0
+    forgotten_lineage: int = 0
+    """What this and earlier lineages made and no file names may be collected: a person said so."""
     chunks: int = 0
     """Different chunks that published contents name, those in the trash with them."""
 

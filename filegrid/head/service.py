@@ -21,6 +21,7 @@ from filegrid.head.catching_up import StateReceiver, StateSender, finish
 from filegrid.head.headlog import MOST_APPLIED, HeadLog
 from filegrid.head.journal import Journal
 from filegrid.head.jury import Jury
+from filegrid.head.lineage import LOG, STATE
 from filegrid.head.liveness import Liveness
 from filegrid.head.locations import Locations
 from filegrid.head.namespace import Namespace
@@ -40,6 +41,7 @@ from filegrid.protocol.frames import Plane
 from filegrid.protocol.wire import backup_pb2, frame_pb2, head_pb2, health_pb2
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import replication_pb2 as replication
+from filegrid.protocol.wire.health_pb2 import Event, Events
 from filegrid.runtime import Listener, Runtime
 
 TURN_SECONDS = 0.1
@@ -51,8 +53,6 @@ HOUSEKEEPING_SECONDS = 0.5
 LOOKS_PER_TURN = 8
 """Steps of the redundancy check in a row, before everybody else has a turn."""
 
-STATE = "namespace.sqlite"
-
 FORWARD_SECONDS = 5.0
 
 CHUNK_SERVERS = frozenset({Role.CHUNK})
@@ -61,6 +61,9 @@ HEALTH = frozenset({Role.HEALTH})
 
 _OF_SERVERS = frozenset({"register_server", "set_standing"})
 """Commands of the log that change what is known of chunk servers."""
+
+MOST_EVENTS = 2000
+"""In one answer; the newest of them."""
 
 _log = Logger()
 
@@ -170,6 +173,7 @@ class Head:
             "what_if": Method(CLIENTS, self._as_leader("what_if")),
             "get_status": Method(CLIENTS | HEADS, self._get_status),
             "hand_over": Method(OPERATORS, self._hand_over),
+            "discard_unknown": Method(OPERATORS, self._as_leader("discard_unknown")),
             "begin_backup": Method(OPERATORS, self._leading(self._begin_backup)),
             "read_backup": Method(OPERATORS, self._leading(self._read_backup)),
             "end_backup": Method(OPERATORS, self._end_backup),
@@ -178,7 +182,7 @@ class Head:
             "changes": Method(CHUNK_SERVERS, self._roster.changes),
             "elect": Method(HEADS, self._council.receive),
             "probe": Method(HEALTH, self._jury.probe),
-            "get_events": Method(CLIENTS, self._jury.get_events),
+            "get_events": Method(CLIENTS, self._get_events),
             "append_entries": Method(HEADS, self._append_entries),
             "install_state": Method(HEADS, self._install_state),
         }
@@ -301,6 +305,8 @@ class Head:
         if any(entry.command.WhichOneof("change") in _OF_SERVERS for entry in entries):
             for name in self._registry.refresh():
                 self._redundancy.scan_server(name)
+        if any(entry.command.HasField("discard_unknown") for entry in entries):
+            self._redundancy.touch(list(self._redundancy.unknown))
         for outcome in outcomes:
             if outcome.released or outcome.published or outcome.resized:
                 self._redundancy.touch(outcome.released)
@@ -367,6 +373,19 @@ class Head:
             self._receiver.take(request, lambda: self._council.obeys(sender, request.epoch))
         )
 
+    async def _get_events(self, caller: Caller, request: Message) -> Events:
+        """What the log has noted, and what the health nodes keep beside it, in order."""
+        answer = await self._jury.get_events(caller, request)
+        logged = self._namespace.last_events(MOST_EVENTS)
+        elections = {one.epoch for one in logged if one.kind == Event.KIND_ELECTION}
+        kept = [
+            one
+            for one in answer.events
+            if one.kind != Event.KIND_ELECTION or one.epoch not in elections
+        ]
+        events = sorted([*logged, *kept], key=lambda one: one.at_ms)
+        return Events(events=events[-MOST_EVENTS:], incomplete=answer.incomplete)
+
     async def _get_status(self, caller: Caller, request: Message) -> Message:
         """Any head answers it: the leader itself, the others by asking the leader."""
         if self._reign is not None and self._reign.serving:
@@ -387,6 +406,8 @@ class Head:
         return head_pb2.Status(
             grid_id=self._identity.grid_id,
             epoch=registers.applied_epoch,
+            condition="red",
+            because=["no head leads: nothing can be changed, and what is there is not known"],
             heads=[
                 head_pb2.HeadStatus(
                     name=member.name,
@@ -469,7 +490,7 @@ def open_head(
         create=True,
         rng=runtime.random,
     )
-    log = Journal.open(runtime.disk, folder.within("log"))
+    log = Journal.open(runtime.disk, folder.within(LOG))
     state = folder.within(STATE)
     namespace = Namespace(runtime.disk.database(state), runtime.disk.database(state))
     finish(runtime.disk, folder, log, namespace)

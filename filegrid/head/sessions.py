@@ -66,9 +66,19 @@ def get_session(database: sqlite3.Connection, session: int) -> Session | None:
 
 
 def was_opened(registers: Registers, session: SessionId) -> bool:
-    """Whether the session's birth is in this history, alive or not (S12, S14)."""
-    lineage, counter = session >> _COUNTER_BITS, session & ((1 << _COUNTER_BITS) - 1)
-    return lineage == registers.lineage and 0 < counter <= registers.last_session
+    """Whether the session's birth is in this history, alive or not (S12, S14).
+
+    So are those of earlier lineages, once a person has said that nothing of them is needed.
+    """
+    lineage, counter = lineage_of(session), session & ((1 << _COUNTER_BITS) - 1)
+    if lineage != registers.lineage:
+        return 0 < lineage <= registers.forgotten_lineage
+    return 0 < counter <= registers.last_session
+
+
+def lineage_of(session: SessionId) -> int:
+    """Which history of the grid opened it (S12)."""
+    return session >> _COUNTER_BITS
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from filegrid.head.registry import Registry
 from filegrid.head.repair import Repair
 from filegrid.head.roster import Roster, Server
 from filegrid.head.shipping import Shipping
+from filegrid.head.story import Story
 from filegrid.head.view import View
 from filegrid.model import Address
 from filegrid.net.council import Council
@@ -48,6 +49,7 @@ class StatusReport:
         drain: Drain,
         registry: Registry,
         balance: Balance,
+        story: Story,
     ) -> None:
         self._runtime = runtime
         self._council = council
@@ -66,10 +68,12 @@ class StatusReport:
         self._drain = drain
         self._registry = registry
         self._balance = balance
+        self._story = story
 
     def make(self) -> wire.Status:
         registers = self._namespace.registers()
         counts = self._namespace.counts()
+        condition, because = self._condition()
         return wire.Status(
             grid_id=registers.grid_id,
             epoch=self._epoch,
@@ -82,6 +86,8 @@ class StatusReport:
             files=counts.files,
             bytes=counts.bytes,
             warnings=self._warnings(),
+            condition=condition,
+            because=because,
             work=[*self._repairing(), *self._draining(), *self._balancing()],
         )
 
@@ -158,7 +164,41 @@ class StatusReport:
             missing=missing,
             corrupt=corrupt,
             repairing=len(self._repair.running),
+            short=[
+                wire.ShortChunks(replicas=left, chunks=count, since_ms=self._wall_ms(since))
+                for left, count, since in deficits.groups()
+            ],
         )
+
+    def _wall_ms(self, at: float) -> int:
+        """A moment of this head's clock, for people."""
+        ago_seconds = self._runtime.clock.seconds() - at
+        return round((self._runtime.wall_seconds() - ago_seconds) * 1000)
+
+    # What all that means.
+
+    def _condition(self) -> tuple[str, list[str]]:
+        """Green only where that was checked: every server has reported to this leader, all that
+        they hold was compared with what files want, and nothing is in the way of the next fault."""
+        if not (self._roster.complete and self._redundancy.settled):
+            return "unknown", ["not all chunk servers have reported to this leader yet"]
+        because = [*self._shortages(), *self._absent()]
+        lost = any(left == 0 for left, _, _ in self._redundancy.deficits.groups())
+        return "red" if lost else "yellow" if because else "green", because
+
+    def _shortages(self) -> Iterator[str]:
+        for left, count, since in self._redundancy.deficits.groups():
+            seconds = self._runtime.clock.seconds() - since
+            replicas = {0: "no good replica", 1: "one replica"}.get(left, f"{left} replicas")
+            yield f"{count} chunks have {replicas} for {seconds:.0f} s: {self._story.cause()}"
+
+    def _absent(self) -> Iterator[str]:
+        for server in self._servers():
+            if server.state not in (State.LIVE.value, "drained", "draining") or server.reason:
+                yield f"{server.name} is {server.state}: {server.reason or 'no reason is known'}"
+        roles = {head.name: head.role for head in self._heads(0)}
+        roles.update((member.name, member.role) for member in self._jury.members())
+        yield from (f"{name} is down" for name, role in roles.items() if role == "down")
 
     # What goes on, and how long it takes at the most: what may be spent on it decides.
 
@@ -207,6 +247,11 @@ class StatusReport:
             for member, _ in self._council.linked()
             if member not in self._shipping.voters
         ]
+        if unknown := len(self._redundancy.unknown):
+            warnings.append(
+                f"{unknown} chunks of before the restore are kept that no file names;"
+                " 'filegrid discard-unknown' lets them go"
+            )
         if self._collector.held_back:
             warnings.append(
                 f"{self._collector.held_back} chunks that no file names are kept: so many at once"

@@ -342,6 +342,7 @@ class Verbs:
             more=len(ids) > limit,
             locations_incomplete=not (self._roster.complete and self._redundancy.settled),
         )
+        now = self._runtime.clock.seconds()
         for chunk_id in ids[:limit]:
             record = self._redundancy.deficits[chunk_id].record
             answer.deficits.add(
@@ -350,6 +351,7 @@ class Verbs:
                 index=record.index,
                 wanted=record.replication,
                 replicas=self.replicas(record.chunk),
+                waiting_ms=round((now - self._redundancy.deficits[chunk_id].since) * 1000),
             )
         return answer
 

@@ -14,15 +14,19 @@ from enum import Enum
 
 from filegrid.election.quorum import Member
 from filegrid.errors import ContentCollected, NotAFolder
-from filegrid.head import policies, trash
+from filegrid.head import chronicle, policies, trash
 from filegrid.head.nodes import children, find_at_once, names_to, need, totals
 from filegrid.head.schema import ROOT, Registers, open_schema, read_registers
 from filegrid.head.sessions import SESSION_LEASE_MS, Session, get_session, was_opened
 from filegrid.model import Chunk, ChunkId, ContentId, Digest, SessionId, join_path, split_path
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
+from filegrid.protocol.wire.chunk_pb2 import ChunkOrigin
+from filegrid.protocol.wire.health_pb2 import Event
 
 _COUNT = "SELECT chunk_count, node FROM contents WHERE content_id = ?"
+_ORIGIN = """SELECT id, chunk_bytes, chunk_count, replication, mtime_ms
+    FROM contents JOIN nodes ON id = node WHERE contents.content_id = ?"""
 _PAGE = """SELECT chunk_id, length, digest FROM chunks
     WHERE content_id = ? AND position >= ? ORDER BY position LIMIT ?"""
 _CHUNK = """SELECT chunk_id, length, chunks.digest, content_id, position, replication
@@ -142,6 +146,19 @@ class View:
             row = self._reads.execute(_COUNT, (content_id,)).fetchone()
             names = names_to(self._reads, row[1]) if row else None
         return join_path(names) if names is not None else ""
+
+    def origin(self, record: ChunkRecord) -> ChunkOrigin:
+        """What a replica of the chunk says of itself on disk."""
+        origin = ChunkOrigin(content_id=record.content_id, index=record.index)
+        with self._moment():
+            row = self._reads.execute(_ORIGIN, (record.content_id,)).fetchone()
+            if row is None:
+                return origin
+            names = names_to(self._reads, row[0])
+        if names is not None:
+            origin.path = join_path(names)
+        _, origin.chunk_bytes, origin.chunk_count, origin.replication, origin.written_ms = row
+        return origin
 
     def policy_of(self, path: str) -> policies.Policy:
         """What holds for a file of this path, also where its folders are to be made yet."""
@@ -263,6 +280,14 @@ class View:
 
     def purge_due(self, log_time_ms: int) -> bool:
         return trash.is_due(self._reads, log_time_ms)
+
+    def last_events(self, limit: int) -> list[Event]:
+        """What the log has noted last, the oldest first."""
+        return chronicle.last_events(self._reads, limit)
+
+    def last_event(self, node: str, kinds: Sequence[Event.Kind.ValueType]) -> Event | None:
+        """The last of a node that is of one of these kinds."""
+        return chronicle.last_event(self._reads, node, kinds)
 
     def registers(self) -> Registers:
         """Grid id, lineage, the applied (epoch, index), log time."""

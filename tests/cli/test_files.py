@@ -278,8 +278,9 @@ class Condition(CommandCase):
         self.assertEqual((status["leader"], status["files"], status["bytes"]), ("head-1", 1, CHUNK))
         self.assertEqual(
             set(status["chunks"]),
-            {"total", "healthy", "under_replicated", "missing", "corrupt", "repairing"},
+            {"total", "healthy", "under_replicated", "missing", "corrupt", "repairing", "short"},
         )
+        self.assertEqual((status["condition"], status["because"]), ("green", []))
         promised = {"name", "address", "rack", "state", "capacity_bytes", "free_bytes", "chunks"}
         promised |= {"cpu_percent", "network_bytes_per_second"}
         for server in status["chunk_servers"]:

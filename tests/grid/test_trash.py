@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from filegrid.client.stat import Trashed
-from filegrid.errors import AlreadyExists, NoSuchPath, NotPermitted
+from filegrid.errors import AlreadyExists, NoSpace, NoSuchPath, NotPermitted
 from filegrid.model import Role
 from tests.grid.case import CHUNK, GridCase, content
 
@@ -89,3 +89,33 @@ class Emptying(TrashCase):
         self.assertNotIn("/old", [one.path for one in self.listed()])
         self.grid.advance(30)
         self.assertEqual(self.all_stored(), set())
+
+
+class Full(TrashCase):
+    def fill(self) -> None:
+        """No server has room for another byte."""
+        for machine in self.grid.chunk_servers:
+            machine.disk.capacity_bytes = 1024
+
+    def test_stays_governable(self) -> None:
+        """On a full grid writing is refused as such, and every way of removing goes on (S22)."""
+        for name in "abc":
+            self.put(f"/{name}", content(2 * CHUNK))
+        self.fill()
+        self.grid.advance(2)
+        with self.assertRaises(NoSpace) as refused:
+            self.put("/d", content(CHUNK))
+        self.assertEqual(refused.exception.exit_code, 8)
+        self.run_(self.client.remove("/a", now=True))
+        self.run_(self.client.remove("/b"))
+        operator = self.new_client("operator", role=Role.OPERATOR)
+        self.run_(operator.empty_trash())
+        self.run_(operator.close())
+        self.assertEqual(self.listed(), [])
+        self.grid.advance(30)
+        self.assertEqual(len(self.all_stored()), 2)
+        self.assertEqual(self.read("/c"), content(2 * CHUNK))
+        for machine in self.grid.chunk_servers:
+            machine.disk.capacity_bytes = 1 << 34
+        self.grid.advance(2)
+        self.put("/d", content(CHUNK))

@@ -457,21 +457,46 @@ class ChunkOrigin(_message.Message):
     CONTENT_ID_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
+    CHUNK_BYTES_FIELD_NUMBER: _builtins.int
+    CHUNK_COUNT_FIELD_NUMBER: _builtins.int
+    REPLICATION_FIELD_NUMBER: _builtins.int
+    BASE_CONTENT_ID_FIELD_NUMBER: _builtins.int
+    INHERITED_CHUNKS_FIELD_NUMBER: _builtins.int
+    WRITTEN_MS_FIELD_NUMBER: _builtins.int
     content_id: _builtins.bytes
     path: _builtins.str
     """at the time of writing"""
     index: _builtins.int
     """its place in the file"""
+    chunk_bytes: _builtins.int
+    """Headers that an earlier release wrote end here.
+    of all chunks of the file but the last
+    """
+    chunk_count: _builtins.int
+    """of the whole file; 0 where its writer did not know yet"""
+    replication: _builtins.int
+    base_content_id: _builtins.bytes
+    """an append: the first chunks are those of this content"""
+    inherited_chunks: _builtins.int
+    """so many"""
+    written_ms: _builtins.int
+    """wall clock of the writer, or when the file was published"""
     def __init__(
         self,
         *,
         content_id: _builtins.bytes = ...,
         path: _builtins.str = ...,
         index: _builtins.int = ...,
+        chunk_bytes: _builtins.int = ...,
+        chunk_count: _builtins.int = ...,
+        replication: _builtins.int = ...,
+        base_content_id: _builtins.bytes = ...,
+        inherited_chunks: _builtins.int = ...,
+        written_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_id", b"content_id", "index", b"index", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_content_id", b"base_content_id", "chunk_bytes", b"chunk_bytes", "chunk_count", b"chunk_count", "content_id", b"content_id", "index", b"index", "inherited_chunks", b"inherited_chunks", "path", b"path", "replication", b"replication", "written_ms", b"written_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

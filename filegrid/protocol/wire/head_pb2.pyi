@@ -618,6 +618,34 @@ class ServerStatus(_message.Message):
 Global___ServerStatus: _TypeAlias = ServerStatus  # noqa: Y015
 
 @_typing.final
+class ShortChunks(_message.Message):
+    """Chunks with too few replicas that have equally many left."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    replicas: _builtins.int
+    chunks: _builtins.int
+    since_ms: _builtins.int
+    """since 1970: of the first of them"""
+    def __init__(
+        self,
+        *,
+        replicas: _builtins.int = ...,
+        chunks: _builtins.int = ...,
+        since_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "replicas", b"replicas", "since_ms", b"since_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShortChunks: _TypeAlias = ShortChunks  # noqa: Y015
+
+@_typing.final
 class ChunkCounts(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -627,12 +655,15 @@ class ChunkCounts(_message.Message):
     MISSING_FIELD_NUMBER: _builtins.int
     CORRUPT_FIELD_NUMBER: _builtins.int
     REPAIRING_FIELD_NUMBER: _builtins.int
+    SHORT_FIELD_NUMBER: _builtins.int
     total: _builtins.int
     healthy: _builtins.int
     under_replicated: _builtins.int
     missing: _builtins.int
     corrupt: _builtins.int
     repairing: _builtins.int
+    @_builtins.property
+    def short(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShortChunks]: ...
     def __init__(
         self,
         *,
@@ -642,10 +673,11 @@ class ChunkCounts(_message.Message):
         missing: _builtins.int = ...,
         corrupt: _builtins.int = ...,
         repairing: _builtins.int = ...,
+        short: _abc.Iterable[Global___ShortChunks] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrupt", b"corrupt", "healthy", b"healthy", "missing", b"missing", "repairing", b"repairing", "total", b"total", "under_replicated", b"under_replicated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrupt", b"corrupt", "healthy", b"healthy", "missing", b"missing", "repairing", b"repairing", "short", b"short", "total", b"total", "under_replicated", b"under_replicated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -666,12 +698,16 @@ class Status(_message.Message):
     BYTES_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     VERDICTS_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    BECAUSE_FIELD_NUMBER: _builtins.int
     WORK_FIELD_NUMBER: _builtins.int
     grid_id: _builtins.str
     epoch: _builtins.int
     leader: _builtins.str
     files: _builtins.int
     bytes: _builtins.int
+    condition: _builtins.str
+    """green, yellow, red; unknown: not all is known yet"""
     @_builtins.property
     def heads(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeadStatus]: ...
     @_builtins.property
@@ -685,6 +721,10 @@ class Status(_message.Message):
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_health_pb2.Event]:
         """the last of the health nodes, the newest last"""
+
+    @_builtins.property
+    def because(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """why it is not green"""
 
     @_builtins.property
     def work(self) -> _containers.RepeatedCompositeFieldContainer[Global___Work]: ...
@@ -702,11 +742,13 @@ class Status(_message.Message):
         bytes: _builtins.int = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         verdicts: _abc.Iterable[_health_pb2.Event] | None = ...,
+        condition: _builtins.str = ...,
+        because: _abc.Iterable[_builtins.str] | None = ...,
         work: _abc.Iterable[Global___Work] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "chunk_servers", b"chunk_servers", "chunks", b"chunks", "epoch", b"epoch", "files", b"files", "grid_id", b"grid_id", "heads", b"heads", "health", b"health", "leader", b"leader", "verdicts", b"verdicts", "warnings", b"warnings", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "bytes", b"bytes", "chunk_servers", b"chunk_servers", "chunks", b"chunks", "condition", b"condition", "epoch", b"epoch", "files", b"files", "grid_id", b"grid_id", "heads", b"heads", "health", b"health", "leader", b"leader", "verdicts", b"verdicts", "warnings", b"warnings", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1046,9 +1088,12 @@ class Deficit(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     WANTED_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
+    WAITING_MS_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     index: _builtins.int
     wanted: _builtins.int
+    waiting_ms: _builtins.int
+    """since when the head has known of it"""
     @_builtins.property
     def chunk(self) -> _values_pb2.ChunkRef: ...
     @_builtins.property
@@ -1061,10 +1106,11 @@ class Deficit(_message.Message):
         index: _builtins.int = ...,
         wanted: _builtins.int = ...,
         replicas: _abc.Iterable[Global___Replica] | None = ...,
+        waiting_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "index", b"index", "path", b"path", "replicas", b"replicas", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "index", b"index", "path", b"path", "replicas", b"replicas", "waiting_ms", b"waiting_ms", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#filegrid/protocol/wire/health.proto\x12\rfilegrid.wire\"O\n\x07Opinion\x12\x0e\n\x06leader\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x10\n\x08\x65vidence\x18\x04 \x01(\t\"-\n\x08\x45vidence\x12\x13\n\x0bhealth_node\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xf5\x01\n\x05\x45vent\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.filegrid.wire.Event.Kind\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\x0c\x12\r\n\x05\x61t_ms\x18\x05 \x01(\x03\x12)\n\x08\x65vidence\x18\x06 \x03(\x0b\x32\x17.filegrid.wire.Evidence\"W\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_ELECTION\x10\x01\x12\x10\n\x0cKIND_VERDICT\x10\x02\x12\x14\n\x10KIND_COORDINATOR\x10\x03\"\xa4\x01\n\x05Probe\x12\'\n\x07opinion\x18\x01 \x01(\x0b\x32\x16.filegrid.wire.Opinion\x12\x13\n\x0b\x63oordinates\x18\x02 \x01(\x08\x12%\n\x07verdict\x18\x03 \x01(\x0b\x32\x14.filegrid.wire.Event\x12\x16\n\x0everdict_stands\x18\x04 \x01(\x08\x12\x1e\n\x16\x63\x65rtificate_expires_ms\x18\x05 \x01(\x03\"\x8e\x01\n\x06Probed\x12\x0e\n\x06leader\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0e\n\x06serves\x18\x04 \x01(\x08\x12\x12\n\nlast_index\x18\x05 \x01(\x04\x12\x15\n\rapplied_index\x18\x06 \x01(\x04\x12\x15\n\rdisk_waits_ms\x18\x07 \x01(\r\"\x0b\n\tGetEvents\"B\n\x06\x45vents\x12$\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x14.filegrid.wire.Event\x12\x12\n\nincomplete\x18\x02 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#filegrid/protocol/wire/health.proto\x12\rfilegrid.wire\"O\n\x07Opinion\x12\x0e\n\x06leader\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x10\n\x08\x65vidence\x18\x04 \x01(\t\"-\n\x08\x45vidence\x12\x13\n\x0bhealth_node\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xd0\x03\n\x05\x45vent\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.filegrid.wire.Event.Kind\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\x0c\x12\r\n\x05\x61t_ms\x18\x05 \x01(\x03\x12)\n\x08\x65vidence\x18\x06 \x03(\x0b\x32\x17.filegrid.wire.Evidence\x12\x0c\n\x04text\x18\n \x01(\t\"\xa3\x02\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x11\n\rKIND_ELECTION\x10\x01\x12\x10\n\x0cKIND_VERDICT\x10\x02\x12\x14\n\x10KIND_COORDINATOR\x10\x03\x12\x0f\n\x0bKIND_JOINED\x10\n\x12\r\n\tKIND_DIED\x10\x0b\x12\x11\n\rKIND_RETURNED\x10\x0c\x12\r\n\tKIND_LEFT\x10\r\x12\x10\n\x0cKIND_SUSPECT\x10\x0e\x12\x10\n\x0cKIND_TRUSTED\x10\x0f\x12\x15\n\x11KIND_REPAIR_BEGUN\x10\x10\x12\x15\n\x11KIND_REPAIR_ENDED\x10\x11\x12\x12\n\x0eKIND_ROT_FOUND\x10\x12\x12\x13\n\x0fKIND_ROT_HEALED\x10\x13\x12\r\n\tKIND_DISK\x10\x14\"\xa4\x01\n\x05Probe\x12\'\n\x07opinion\x18\x01 \x01(\x0b\x32\x16.filegrid.wire.Opinion\x12\x13\n\x0b\x63oordinates\x18\x02 \x01(\x08\x12%\n\x07verdict\x18\x03 \x01(\x0b\x32\x14.filegrid.wire.Event\x12\x16\n\x0everdict_stands\x18\x04 \x01(\x08\x12\x1e\n\x16\x63\x65rtificate_expires_ms\x18\x05 \x01(\x03\"\x8e\x01\n\x06Probed\x12\x0e\n\x06leader\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0e\n\x06serves\x18\x04 \x01(\x08\x12\x12\n\nlast_index\x18\x05 \x01(\x04\x12\x15\n\rapplied_index\x18\x06 \x01(\x04\x12\x15\n\rdisk_waits_ms\x18\x07 \x01(\r\"\x0b\n\tGetEvents\"B\n\x06\x45vents\x12$\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x14.filegrid.wire.Event\x12\x12\n\nincomplete\x18\x02 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,15 +36,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVIDENCE']._serialized_start=135
   _globals['_EVIDENCE']._serialized_end=180
   _globals['_EVENT']._serialized_start=183
-  _globals['_EVENT']._serialized_end=428
-  _globals['_EVENT_KIND']._serialized_start=341
-  _globals['_EVENT_KIND']._serialized_end=428
-  _globals['_PROBE']._serialized_start=431
-  _globals['_PROBE']._serialized_end=595
-  _globals['_PROBED']._serialized_start=598
-  _globals['_PROBED']._serialized_end=740
-  _globals['_GETEVENTS']._serialized_start=742
-  _globals['_GETEVENTS']._serialized_end=753
-  _globals['_EVENTS']._serialized_start=755
-  _globals['_EVENTS']._serialized_end=821
+  _globals['_EVENT']._serialized_end=647
+  _globals['_EVENT_KIND']._serialized_start=356
+  _globals['_EVENT_KIND']._serialized_end=647
+  _globals['_PROBE']._serialized_start=650
+  _globals['_PROBE']._serialized_end=814
+  _globals['_PROBED']._serialized_start=817
+  _globals['_PROBED']._serialized_end=959
+  _globals['_GETEVENTS']._serialized_start=961
+  _globals['_GETEVENTS']._serialized_end=972
+  _globals['_EVENTS']._serialized_start=974
+  _globals['_EVENTS']._serialized_end=1040
 # @@protoc_insertion_point(module_scope)

@@ -95,6 +95,20 @@ class Event(_message.Message):
         """a majority of the health nodes found that `node` was unfit to lead"""
         KIND_COORDINATOR: Event._Kind.ValueType  # 3
         """the health nodes elected `node`"""
+        KIND_JOINED: Event._Kind.ValueType  # 10
+        """Of chunk servers, as the leading head noted them in the log."""
+        KIND_DIED: Event._Kind.ValueType  # 11
+        KIND_RETURNED: Event._Kind.ValueType  # 12
+        KIND_LEFT: Event._Kind.ValueType  # 13
+        """stopped in good order"""
+        KIND_SUSPECT: Event._Kind.ValueType  # 14
+        KIND_TRUSTED: Event._Kind.ValueType  # 15
+        KIND_REPAIR_BEGUN: Event._Kind.ValueType  # 16
+        KIND_REPAIR_ENDED: Event._Kind.ValueType  # 17
+        KIND_ROT_FOUND: Event._Kind.ValueType  # 18
+        KIND_ROT_HEALED: Event._Kind.ValueType  # 19
+        KIND_DISK: Event._Kind.ValueType  # 20
+        """one of its disks is in another condition"""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: Event.Kind.ValueType  # 0
@@ -104,6 +118,20 @@ class Event(_message.Message):
     """a majority of the health nodes found that `node` was unfit to lead"""
     KIND_COORDINATOR: Event.Kind.ValueType  # 3
     """the health nodes elected `node`"""
+    KIND_JOINED: Event.Kind.ValueType  # 10
+    """Of chunk servers, as the leading head noted them in the log."""
+    KIND_DIED: Event.Kind.ValueType  # 11
+    KIND_RETURNED: Event.Kind.ValueType  # 12
+    KIND_LEFT: Event.Kind.ValueType  # 13
+    """stopped in good order"""
+    KIND_SUSPECT: Event.Kind.ValueType  # 14
+    KIND_TRUSTED: Event.Kind.ValueType  # 15
+    KIND_REPAIR_BEGUN: Event.Kind.ValueType  # 16
+    KIND_REPAIR_ENDED: Event.Kind.ValueType  # 17
+    KIND_ROT_FOUND: Event.Kind.ValueType  # 18
+    KIND_ROT_HEALED: Event.Kind.ValueType  # 19
+    KIND_DISK: Event.Kind.ValueType  # 20
+    """one of its disks is in another condition"""
 
     KIND_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
@@ -111,6 +139,7 @@ class Event(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     AT_MS_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     kind: Global___Event.Kind.ValueType
     epoch: _builtins.int
     """of the heads, or for a coordinator of the health nodes"""
@@ -119,6 +148,8 @@ class Event(_message.Message):
     """of a verdict"""
     at_ms: _builtins.int
     """since 1970, by the clock of the node that noted it"""
+    text: _builtins.str
+    """what there is to say of it"""
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
         """of a verdict: of each health node that agreed"""
@@ -132,10 +163,11 @@ class Event(_message.Message):
         incarnation: _builtins.bytes = ...,
         at_ms: _builtins.int = ...,
         evidence: _abc.Iterable[Global___Evidence] | None = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "epoch", b"epoch", "evidence", b"evidence", "incarnation", b"incarnation", "kind", b"kind", "node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "epoch", b"epoch", "evidence", b"evidence", "incarnation", b"incarnation", "kind", b"kind", "node", b"node", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,8 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from filegrid.protocol.wire import backup_pb2 as _backup_pb2
+from filegrid.protocol.wire import health_pb2 as _health_pb2
 from filegrid.protocol.wire import values_pb2 as _values_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -301,6 +303,28 @@ class ApplyPolicies(_message.Message):
 Global___ApplyPolicies: _TypeAlias = ApplyPolicies  # noqa: Y015
 
 @_typing.final
+class Note(_message.Message):
+    """What came to pass, for people to read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_health_pb2.Event]: ...
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_health_pb2.Event] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Note: _TypeAlias = Note  # noqa: Y015
+
+@_typing.final
 class Command(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -328,8 +352,10 @@ class Command(_message.Message):
     RESTORE_TRASH_FIELD_NUMBER: _builtins.int
     EMPTY_TRASH_FIELD_NUMBER: _builtins.int
     SET_STANDING_FIELD_NUMBER: _builtins.int
+    DISCARD_UNKNOWN_FIELD_NUMBER: _builtins.int
     SET_POLICY_FIELD_NUMBER: _builtins.int
     APPLY_POLICIES_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     log_time_ms: _builtins.int
     """see "log time": advances by elapsed monotonic time only"""
     wall_ms: _builtins.int
@@ -379,9 +405,13 @@ class Command(_message.Message):
     @_builtins.property
     def set_standing(self) -> Global___SetStanding: ...
     @_builtins.property
+    def discard_unknown(self) -> _backup_pb2.DiscardUnknown: ...
+    @_builtins.property
     def set_policy(self) -> _values_pb2.SetPolicy: ...
     @_builtins.property
     def apply_policies(self) -> Global___ApplyPolicies: ...
+    @_builtins.property
+    def note(self) -> Global___Note: ...
     def __init__(
         self,
         *,
@@ -409,14 +439,16 @@ class Command(_message.Message):
         restore_trash: _values_pb2.RestoreTrash | None = ...,
         empty_trash: _values_pb2.EmptyTrash | None = ...,
         set_standing: Global___SetStanding | None = ...,
+        discard_unknown: _backup_pb2.DiscardUnknown | None = ...,
         set_policy: _values_pb2.SetPolicy | None = ...,
         apply_policies: Global___ApplyPolicies | None = ...,
+        note: Global___Note | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["apply_policies", b"apply_policies", "barrier", b"barrier", "change", b"change", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "set_standing", b"set_standing", "stage_chunks", b"stage_chunks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["apply_policies", b"apply_policies", "barrier", b"barrier", "change", b"change", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "discard_unknown", b"discard_unknown", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "make_folder", b"make_folder", "note", b"note", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "set_standing", b"set_standing", "stage_chunks", b"stage_chunks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_policies", b"apply_policies", "barrier", b"barrier", "change", b"change", "client", b"client", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "log_time_ms", b"log_time_ms", "make_folder", b"make_folder", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "replication", b"replication", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "set_standing", b"set_standing", "stage_chunks", b"stage_chunks", "trash_ms", b"trash_ms", "wall_ms", b"wall_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_policies", b"apply_policies", "barrier", b"barrier", "change", b"change", "client", b"client", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "discard_unknown", b"discard_unknown", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "log_time_ms", b"log_time_ms", "make_folder", b"make_folder", "note", b"note", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "replication", b"replication", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "set_standing", b"set_standing", "stage_chunks", b"stage_chunks", "trash_ms", b"trash_ms", "wall_ms", b"wall_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_grid", "barrier", "open_session", "close_session", "keep_sessions", "expire_sessions", "make_folder", "stage_chunks", "publish", "rename", "remove", "purge_trash", "register_server", "forget_released", "configure", "restore_trash", "empty_trash", "set_standing", "set_policy", "apply_policies"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_grid", "barrier", "open_session", "close_session", "keep_sessions", "expire_sessions", "make_folder", "stage_chunks", "publish", "rename", "remove", "purge_trash", "register_server", "forget_released", "configure", "restore_trash", "empty_trash", "set_standing", "discard_unknown", "set_policy", "apply_policies", "note"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 
