@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -182,6 +183,7 @@ def main() -> None:
     arguments.add_argument("--heads", type=int, default=3)
     arguments.add_argument("--json", type=Path, help="write the report there, too")
     options = arguments.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))  # not without the grid
     with tempfile.TemporaryDirectory() as folder:
         local = LocalGrid(Path(folder) / "grid")
         local.make(Shape(heads=options.heads, chunk_servers=3))

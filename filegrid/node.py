@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -84,6 +85,10 @@ class NodeService(Service):
             on_fatal=lambda error: fail_start(reactor, self._command, error),
         )
         self._node = self._open_node(opening)
+        # Modules, classes and what was just opened stay to the end: the garbage collector, which
+        # stops everything for tens of milliseconds to look at them, need not look again.
+        gc.collect()
+        gc.freeze()
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's
         starting = Deferred.fromCoroutine(self._node.start())
         starting.addErrback(self._not_started)
