@@ -1,23 +1,19 @@
-"""How many small files a second: written, read, and whole folders; with real processes.
+"""Small files: written, read, and whole folders, beside the floor of the same run.
 
-    python benchmarks/small_files.py [--files 4000] [--runs 5] [--json FILE] [--folder]
+    python -m benchmarks.small_files [--files 4000] [--runs 5] [--folders] [--json FILE]
 
-Starts a grid in a temporary folder (3 heads, 3 health nodes, 3 chunk servers, 3 replicas), and
-measures 4 KiB files with one and with 64 in flight, from one client. In the same run, on the same
-disk, it measures the floor: the same bytes into files of their own in three folders, each file
-synced. With --folder also `put -r` and `get -r` of the standard library of this Python, beside
-`cp -r` to three folders with an fsync of each file. Prints medians with the spread, latencies, and
-processor seconds over all processes. Bounded in time; removes its grid afterwards.
+Starts a grid of three chunk servers, and measures files of 4 KiB in three replicas, from one client
+with one and with 64 in flight. The floor: the same bytes into a file of its own in each of three
+folders of the same disk, each synced, one after the other. With --folders also `put -r`, `get -r`
+and `rm -r` of this Python's standard library, each a process, beside what `cp -r` to three folders
+with an fsync of each file takes.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import sysconfig
@@ -28,38 +24,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 from twisted.internet.defer import Deferred
 
 import filegrid
+from benchmarks.measuring import Watch, local_grid, pids_of, report
 from filegrid.cli.local_grid import LocalGrid
-from filegrid.cli.local_home import Shape
-from filegrid.cli.nodes import readiness
 from filegrid.client.grid import GridClient
+from filegrid.measure import spread
 
 FILE_BYTES = 4096
-IN_FLIGHT = (1, 64)
+REPLICAS = 3
+
 ONE_AT_A_TIME_SHARE = 8
 """With one in flight only this part of the files is moved: it takes so much longer."""
 
-REPLICAS = 3
-
 Operation = Callable[[int], Coroutine[Deferred[Any], Any, object]]
-
-
-class Meter:
-    """Processor seconds of the grid's processes and of this one."""
-
-    def __init__(self, local: LocalGrid) -> None:
-        pids = [local.pid(node) for node in local.nodes]
-        self._processes = [psutil.Process(pid) for pid in pids if pid] + [psutil.Process()]
-
-    def seconds(self) -> float:
-        return sum(sum(process.cpu_times()[:2]) for process in self._processes)
+Figures = dict[str, list[float]]
 
 
 async def many(operation: Operation, count: int, in_flight: int) -> list[float]:
-    """Run the operation `count` times; how long each took, in seconds."""
+    """Run the operation `count` times; how many seconds each took, in order."""
     numbers = iter(range(count))
     took = []
 
@@ -72,35 +56,42 @@ async def many(operation: Operation, count: int, in_flight: int) -> list[float]:
     workers = [Deferred.fromCoroutine(work()) for _ in range(in_flight)]
     for worker in workers:
         await worker
-    return took
+    return sorted(took)
 
 
-async def measured(
-    meter: Meter, operation: Operation, count: int, in_flight: int
+def measure(
+    grid: filegrid.Grid, pids: dict[str, int], work: Operation, count: int, in_flight: int
 ) -> dict[str, float]:
-    begun, used = time.perf_counter(), meter.seconds()
-    took = sorted(await many(operation, count, in_flight))
-    seconds = time.perf_counter() - begun
+    with Watch(pids) as watch:
+        took = grid.runner.run(partial(many, work, count, in_flight))
     return {
-        "per_second": count / seconds,
-        "cpu_ms_each": (meter.seconds() - used) / count * 1000,
+        "files_per_second": count / watch.use.seconds,
+        "cpu_ms_per_file": watch.use.all_cpu_seconds / count * 1000,
         "p50_ms": took[count // 2] * 1000,
         "p99_ms": took[count * 99 // 100] * 1000,
     }
 
 
-def floor(folder: Path, files: int) -> float:
-    """Files a second where each replica is a file of its own, written and synced in turn."""
-    data = os.urandom(FILE_BYTES)
-    for replica in range(REPLICAS):
-        (folder / str(replica)).mkdir(parents=True)
-    begun = time.perf_counter()
-    for number in range(files):
-        for replica in range(REPLICAS):
-            write_synced(folder / str(replica) / str(number), data)
-    seconds = time.perf_counter() - begun
-    shutil.rmtree(folder)
-    return files / seconds
+def one_run(
+    grid: filegrid.Grid, pids: dict[str, int], run: int, files: int
+) -> dict[str, dict[str, float]]:
+    data, found = os.urandom(FILE_BYTES), {}
+    client: GridClient = grid.client
+    for in_flight in (1, 64):
+        count = files if in_flight > 1 else files // ONE_AT_A_TIME_SHARE
+        folder = f"/{run}-{in_flight}"
+        grid.mkdir(folder)
+
+        async def write(number: int, folder: str = folder) -> None:
+            await client.write_bytes(f"{folder}/{number}", data)
+
+        async def read(number: int, folder: str = folder) -> None:
+            if await client.read_bytes(f"{folder}/{number}") != data:
+                raise AssertionError("the grid gave other bytes")
+
+        for name, work in (("write", write), ("read", read)):
+            found[f"{name}, {in_flight} in flight"] = measure(grid, pids, work, count, in_flight)
+    return found
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -110,14 +101,33 @@ def write_synced(path: Path, data: bytes) -> None:
     os.close(fd)
 
 
+def floor(folder: Path, files: int) -> dict[str, float]:
+    data = os.urandom(FILE_BYTES)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        for replica in range(REPLICAS):
+            (Path(temporary) / str(replica)).mkdir()
+        begun = time.perf_counter()
+        for number in range(files):
+            for replica in range(REPLICAS):
+                write_synced(Path(temporary) / str(replica) / str(number), data)
+        return {"files_per_second": files / (time.perf_counter() - begun)}
+
+
+def library(folder: Path) -> Path:
+    """A copy of the standard library's sources, without what was compiled or installed."""
+    left_out = shutil.ignore_patterns("__pycache__", "site-packages", "*.so", "*.a")
+    source = Path(sysconfig.get_path("stdlib"))
+    return Path(shutil.copytree(source, folder / "library", ignore=left_out))
+
+
 def copy_synced(source: Path, target: Path) -> int:
-    """As `cp -r` to three folders, each file synced; how many files there were."""
+    """To three folders, each file synced; how many files there are."""
     count = 0
     for replica in range(REPLICAS):
         for path in sorted(source.rglob("*")):
             copy = target / str(replica) / path.relative_to(source)
             if path.is_dir():
-                copy.mkdir(parents=True, exist_ok=True)
+                copy.mkdir(parents=True)
             else:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 write_synced(copy, path.read_bytes())
@@ -125,83 +135,22 @@ def copy_synced(source: Path, target: Path) -> int:
     return count // REPLICAS
 
 
-def library(folder: Path) -> Path:
-    """A copy of the standard library's sources, without what was compiled or installed."""
-    source = Path(sysconfig.get_path("stdlib"))
-    left_out = shutil.ignore_patterns("__pycache__", "site-packages", "*.so", "*.a")
-    return Path(shutil.copytree(source, folder, ignore=left_out))
-
-
-def whole_folders(local: LocalGrid, folder: Path, run: int) -> dict[str, float]:
-    """Files a second of put -r, get -r, and the synced copy; one process each, start included."""
-    source = folder / "library"
-    if not source.exists():
-        library(source)
+def folders(local: LocalGrid, source: Path, run: int) -> dict[str, dict[str, float]]:
+    target = source.parent / "copies"
     begun = time.perf_counter()
-    count = copy_synced(source, folder / "copies")
-    found = {"files": float(count), "copy": count / (time.perf_counter() - begun)}
-    shutil.rmtree(folder / "copies")
-    command = [sys.executable, "-m", "filegrid.cli.main", "--grid", str(local.grid_file)]
-    remote, back = f"/library-{run}", folder / "back"
-    for name, words in (
-        ("put -r", ["put", "-r", str(source), remote]),
-        ("get -r", ["get", "-r", remote, str(back)]),
-        ("rm -r", ["rm", "-r", "--now", remote]),
+    count = copy_synced(source, target)
+    found = {"cp -r, each file synced": {"files_per_second": count / (time.perf_counter() - begun)}}
+    shutil.rmtree(target)
+    command = [str(Path(sys.executable).with_name("filegrid"))]
+    for words in (
+        ["put", "-r", str(source), f"/library-{run}"],
+        ["get", "-r", f"/library-{run}", str(target)],
+        ["rm", "-r", "--now", f"/library-{run}"],
     ):
         begun = time.perf_counter()
-        subprocess.run([*command, *words], check=True)
-        found[name] = count / (time.perf_counter() - begun)
-    shutil.rmtree(back)
-    return found
-
-
-async def one_run(
-    client: GridClient, meter: Meter, run: int, files: int
-) -> list[tuple[str, dict[str, float]]]:
-    data = os.urandom(FILE_BYTES)
-    found = []
-    for in_flight in IN_FLIGHT:
-        count = files if in_flight > 1 else files // ONE_AT_A_TIME_SHARE
-        folder = f"/{run}-{in_flight}"
-        await client.mkdir(folder)
-
-        async def write(number: int, folder: str = folder) -> None:
-            await client.write_bytes(f"{folder}/{number}", data)
-
-        async def read(number: int, folder: str = folder) -> None:
-            if len(await client.read_bytes(f"{folder}/{number}")) != FILE_BYTES:
-                raise AssertionError("the grid gave other bytes")
-
-        for name, operation in (("write", write), ("read", read)):
-            figures = await measured(meter, operation, count, in_flight)
-            found.append((f"{name}, {in_flight} in flight", figures))
-    return found
-
-
-def measure(local: LocalGrid, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    results: dict[str, list[dict[str, float]]] = {}
-    with filegrid.connect(str(local.grid_file)) as grid:
-        meter = Meter(local)
-        for run in range(options.runs):
-            rate = floor(folder / "floor", options.files // ONE_AT_A_TIME_SHARE)
-            results.setdefault("floor, one file after the other", []).append({"per_second": rate})
-            found = grid.runner.run(partial(one_run, grid.client, meter, run, options.files))
-            for name, figures in found:
-                results.setdefault(name, []).append(figures)
-            if options.folder:
-                results.setdefault("folders", []).append(whole_folders(local, folder, run))
-    return {name: summary(runs) for name, runs in results.items()}
-
-
-def summary(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    found = {}
-    for figure in runs[0]:
-        values = [run[figure] for run in runs]
-        found[figure] = {
-            "median": round(statistics.median(values), 3),
-            "least": round(min(values), 3),
-            "most": round(max(values), 3),
-        }
+        subprocess.run([*command, *words, "--grid", str(local.grid_file)], check=True)
+        found[f"{words[0]} -r"] = {"files_per_second": count / (time.perf_counter() - begun)}
+    shutil.rmtree(target)
     return found
 
 
@@ -209,23 +158,31 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--files", type=int, default=4000)
     arguments.add_argument("--runs", type=int, default=5)
+    arguments.add_argument("--folders", action="store_true")
     arguments.add_argument("--json", type=Path)
-    arguments.add_argument("--folder", action="store_true")
     options = arguments.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        local = LocalGrid(Path(folder) / "grid")
-        local.make(Shape(chunk_servers=REPLICAS))
-        try:
-            local.start(*local.nodes)
-            local.wait_ready(readiness(local))
-            report = measure(local, Path(folder), options)
-        finally:
-            local.down()
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
-    text = json.dumps({"machine": machine, "runs": options.runs, **report}, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text)
+    results: dict[str, Figures] = {}
+    with (
+        local_grid(chunk_servers=REPLICAS) as local,
+        tempfile.TemporaryDirectory() as temporary,
+        filegrid.connect(str(local.grid_file)) as grid,
+    ):
+        source = library(Path(temporary)) if options.folders else None
+        for run in range(options.runs):
+            found = {"floor": floor(Path(temporary), options.files // ONE_AT_A_TIME_SHARE)}
+            found |= one_run(grid, pids_of(local), run, options.files)
+            if source is not None:
+                found |= folders(local, source, run)
+            for name, figures in found.items():
+                for figure, value in figures.items():
+                    results.setdefault(name, {}).setdefault(figure, []).append(value)
+    report(
+        {
+            name: {figure: spread(values) for figure, values in figures.items()}
+            for name, figures in results.items()
+        },
+        options.json,
+    )
 
 
 if __name__ == "__main__":
