@@ -6,7 +6,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial import unittest
 
 from filegrid.errors import Unavailable
-from filegrid.net.tasks import shielded
+from filegrid.net.tasks import begun, shielded
 
 
 class Shielded(unittest.SynchronousTestCase):
@@ -42,3 +42,67 @@ class Shielded(unittest.SynchronousTestCase):
         self.failureResultOf(waiting, CancelledError)
         step.errback(Unavailable("away"))
         self.assertEqual(len(self.flushLoggedErrors(Unavailable)), 1)
+
+
+class Begun(unittest.SynchronousTestCase):
+    def test_at_once(self) -> None:
+        """What never waits has ended when this returns, and leaves nothing."""
+        done: list[int] = []
+
+        async def work() -> None:
+            done.append(1)
+
+        self.assertIs(begun(work()), None)
+        self.assertEqual(done, [1])
+
+    def test_goes_on(self) -> None:
+        """What waits goes on from there, however often, with results and with errors."""
+        first: Deferred[int] = Deferred()
+        second: Deferred[int] = Deferred()
+
+        async def work() -> list[object]:
+            found: list[object] = [await first]
+            try:
+                await second
+            except Unavailable as error:
+                found.append(error.what)
+            return found
+
+        going = begun(work())
+        assert going is not None
+        first.callback(1)
+        self.assertNoResult(going)
+        second.errback(Unavailable("away"))
+        self.assertEqual(self.successResultOf(going), [1, "away"])
+
+    def test_error(self) -> None:
+        """An error after the waiting is that of the whole; one before it is raised at once."""
+
+        async def work(step: Deferred[int] | None) -> None:
+            if step is not None:
+                await step
+            raise Unavailable("away")
+
+        step: Deferred[int] = Deferred()
+        going = begun(work(step))
+        assert going is not None
+        step.callback(1)
+        self.failureResultOf(going, Unavailable)
+        self.assertRaises(Unavailable, begun, work(None))
+
+    def test_cancelled(self) -> None:
+        """Cancelling cancels what is waited for, and the work learns of it."""
+        step: Deferred[int] = Deferred()
+        found: list[str] = []
+
+        async def work() -> None:
+            try:
+                await step
+            except CancelledError:
+                found.append("cancelled")
+
+        going = begun(work())
+        assert going is not None
+        going.cancel()
+        self.assertEqual(found, ["cancelled"])
+        self.successResultOf(going)
