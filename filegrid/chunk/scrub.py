@@ -9,7 +9,8 @@ more, and the pace is what it takes.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -67,8 +68,8 @@ class Scrub:
 
     :param days: the deadline; 0: nothing is read, and what others verify is noted all the same.
     :param rot_found: what was found damaged before.
-    :param verify: reads one whole replica, sets it aside where it is damaged, and tells
-        :meth:`verified` where it is good. Raises :class:`GridError` where it cannot tell.
+    :param verify: reads whole replicas, sets aside those that are damaged, and tells
+        :meth:`verified` of those that are good. Returns for each None, or what is wrong.
     :param open: opens the times; in a thread.
     :ivar rot_found: damaged replicas since the server started, whoever found them.
     """
@@ -81,7 +82,7 @@ class Scrub:
         *,
         days: float,
         rot_found: int,
-        verify: Callable[[Chunk], Awaitable[object]],
+        verify: Callable[[Sequence[Chunk]], Awaitable[list[GridError | None]]],
         open: Callable[[], Verifications],
     ) -> None:
         self.rot_found = rot_found
@@ -118,15 +119,15 @@ class Scrub:
             rot_found=self.rot_found,
         )
 
-    def last_verified_ms(self, chunk_id: ChunkId) -> Deferred[int]:
-        """When a replica was last read back here; 0 where it never was since it came."""
-        return self._lane.run(self._last, chunk_id)
+    def last_verified_ms(self, chunks: Sequence[Chunk]) -> Deferred[list[int]]:
+        """When each was last read back here; 0 where it never was since it came."""
+        return self._lane.run(self._last, chunks)
 
-    async def verified(self, chunk: Chunk) -> None:
-        """A replica was read back, whoever asked for it."""
+    async def verified(self, chunks: Sequence[Chunk]) -> None:
+        """These replicas were read back and are good, whoever asked for it."""
         try:
-            await self._flush()  # it may have come a moment ago
-            await self._lane.run(self._note, chunk.id)
+            await self._flush()  # they may have come a moment ago
+            await self._lane.run(self._note, chunks)
         except sqlite3.Error as error:
             _log.warn("a verification is not noted: {error}", error=error)
 
@@ -188,10 +189,8 @@ class Scrub:
             await self._flush()
             return
         self._credit_bytes -= chunk.length + SEEK_BYTES
-        try:
-            await self._verify(chunk)  # which tells us of the outcome
-        except GridError as error:
-            _log.warn("{chunk} was not verified: {error}", chunk=chunk.id.hex(), error=error)
+        (error,) = await self._verify([chunk])
+        if error is not None:  # a good one has told :meth:`verified`
             await self._lane.run(self._tried, chunk.id)
         await self._flush()
 
@@ -216,15 +215,15 @@ class Scrub:
     def _first(self) -> Turn | None:
         return self._times.next() if self._times is not None else None
 
-    def _last(self, chunk_id: ChunkId) -> int:
-        try:
-            return (self._times.last(chunk_id) if self._times is not None else None) or 0
-        except sqlite3.Error:
-            return 0
-
-    def _note(self, chunk_id: ChunkId) -> None:
+    def _last(self, chunks: Sequence[Chunk]) -> list[int]:
         if self._times is not None:
-            self._times.verified(chunk_id, self._now_ms())
+            with suppress(sqlite3.Error):
+                return [self._times.last(chunk.id) or 0 for chunk in chunks]
+        return [0] * len(chunks)
+
+    def _note(self, chunks: Sequence[Chunk]) -> None:
+        if self._times is not None:
+            self._times.verified([chunk.id for chunk in chunks], self._now_ms())
             self._summary = self._times.summary()
 
     def _tried(self, chunk_id: ChunkId) -> None:

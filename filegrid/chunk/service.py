@@ -112,7 +112,7 @@ class ChunkServer:
             "fetch_chunks": Method(READERS, self._transfers.fetch),
             "read_chunk": Method(READERS, self._transfers.read),
             "lend_chunk": Method(READERS, self._transfers.lend),
-            "inspect_chunk": Method(READERS, self._transfers.inspect),
+            "inspect_chunks": Method(READERS, self._transfers.inspect),
         }
 
     async def start(self) -> None:
@@ -162,7 +162,7 @@ class ChunkServer:
             "inventory": Method(HEADS, self._page),
             "copy_chunks": Method(HEADS, self._copy),
             "discard_chunks": Method(HEADS, self._discard),
-            "inspect_chunk": Method(HEADS, self._transfers.inspect),
+            "inspect_chunks": Method(HEADS, self._transfers.inspect),
         }
 
     async def _obey(self, order: wire.Order) -> None:

@@ -50,6 +50,12 @@ HOP_STEP_SECONDS = 4.0
 
 BUSY_SECONDS = 0.2
 
+MOST_INSPECTED = 256
+"""Replicas in one question: the answer fits in a frame's header."""
+
+VERIFIED_TOGETHER = 16
+"""Replicas read by one call of a thread: for small ones, handing over costs more than the work."""
+
 _log = Logger()
 
 
@@ -199,7 +205,7 @@ class Transfers:
             raise IntegrityError("the copy is not the chunk that was ordered", chunk.id.hex())
         await self._read_back(chunk)
         self._inventory.add(stored)
-        await self.scrub.verified(stored)
+        await self.scrub.verified([stored])
         self._meter.moved(network_bytes=chunk.length, disk_bytes=chunk.length)
 
     async def _read_back(self, chunk: Chunk) -> None:
@@ -300,36 +306,56 @@ class Transfers:
         reader = await self._runtime.threads.run(self._store.open_reader, chunk)
         return reader.lend(lending)
 
-    async def inspect(self, caller: Caller, request: Message) -> wire.Inspected:
-        """Where a replica lies and, where asked, whether all of it is as it should be."""
-        assert isinstance(request, wire.InspectChunk)
-        chunk = self._inventory.get(request.chunk_id)
-        if chunk is None:
-            return wire.Inspected(state=head_pb2.REPLICA_STATE_MISSING)
-        if request.verify and not await self.verify(chunk):
-            return wire.Inspected(state=head_pb2.REPLICA_STATE_CORRUPT)
-        file, offset = await self._runtime.threads.run(self._store.locate, chunk.id)
-        return wire.Inspected(
-            state=head_pb2.REPLICA_STATE_GOOD,
-            file=file,
-            offset=offset,
-            chunk=chunk.to_wire(),
-            verified_ms=await self.scrub.last_verified_ms(chunk.id),
+    async def inspect(self, caller: Caller, request: Message) -> wire.Inspection:
+        """Where replicas lie and, where asked, whether all of each is as it should be."""
+        assert isinstance(request, wire.InspectChunks)
+        if len(request.chunk_ids) > MOST_INSPECTED:
+            raise InvalidRequest(f"at most {MOST_INSPECTED} chunks can be inspected at once")
+        asked = [self._inventory.get(chunk_id) for chunk_id in request.chunk_ids]
+        here = [chunk for chunk in asked if chunk is not None]
+        errors = await self.verify(here) if request.verify else [None] * len(here)
+        found = {
+            chunk: wire.Inspected(state=_state(error))
+            for chunk, error in zip(here, errors, strict=True)
+        }
+        good = [chunk for chunk, error in zip(here, errors, strict=True) if error is None]
+        places = await self._runtime.threads.run(self._store.locate, good)
+        times = await self.scrub.last_verified_ms(good)
+        for chunk, place, verified_ms in zip(good, places, times, strict=True):
+            if isinstance(place, GridError):  # it went meanwhile
+                found[chunk].state = _state(place)
+                continue
+            found[chunk].file, found[chunk].offset = place
+            found[chunk].chunk.CopyFrom(chunk.to_wire())
+            found[chunk].verified_ms = verified_ms
+        missing = wire.Inspected(state=head_pb2.REPLICA_STATE_MISSING)
+        return wire.Inspection(
+            replicas=[missing if chunk is None else found[chunk] for chunk in asked]
         )
 
-    async def verify(self, chunk: Chunk) -> bool:
-        """Read all of a replica and compare; a damaged one is condemned.
+    async def verify(self, chunks: Sequence[Chunk]) -> list[GridError | None]:
+        """Read all of these replicas and compare; damaged ones are condemned.
 
-        :raises DiskFailed: where the disk failed, which says nothing about the replica.
+        :returns: for each None where it is good, an :class:`IntegrityError` or
+            :class:`NoSuchChunk` where it is not, or another error where the disk failed, which
+            says nothing about the replica.
         """
-        try:
-            await self._runtime.threads.run(self._store.verify, chunk)
-        except (IntegrityError, NoSuchChunk) as error:
-            await self.condemn(chunk, str(error))
-            return False
-        self._meter.moved(disk_bytes=chunk.length)
-        await self.scrub.verified(chunk)
-        return True
+        outcomes: list[GridError | None] = []
+        for start in range(0, len(chunks), VERIFIED_TOGETHER):
+            some = chunks[start : start + VERIFIED_TOGETHER]
+            errors = await self._runtime.threads.run(self._store.verify_many, some)
+            good = []
+            for chunk, error in zip(some, errors, strict=True):
+                if error is None:
+                    good.append(chunk)
+                    self._meter.moved(disk_bytes=chunk.length)
+                elif isinstance(error, (IntegrityError, NoSuchChunk)):
+                    await self.condemn(chunk, str(error))
+                else:
+                    _log.warn("{id} was not verified: {error}", id=chunk.id.hex(), error=error)
+            await self.scrub.verified(good)
+            outcomes += errors
+        return outcomes
 
     async def condemn(self, chunk: Chunk, reason: str) -> None:
         """Serve it no more, tell the heads, and set its file aside."""
@@ -425,3 +451,14 @@ class _Onward:
         """We failed: those behind us must not keep what they have."""
         if self.exchange is not None:
             pool.drop(self.link)
+
+
+def _state(error: GridError | None) -> head_pb2.ReplicaState.ValueType:
+    """What reading a replica says of it."""
+    if error is None:
+        return head_pb2.REPLICA_STATE_GOOD
+    if isinstance(error, IntegrityError):
+        return head_pb2.REPLICA_STATE_CORRUPT
+    if isinstance(error, NoSuchChunk):
+        return head_pb2.REPLICA_STATE_MISSING
+    return head_pb2.REPLICA_STATE_SUSPECT

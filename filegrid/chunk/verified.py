@@ -99,12 +99,13 @@ class Verifications:
                 self._never += self.last(chunk_id) != 0
                 self._database.execute(_ARRIVED, (chunk_id, now_ms))
 
-    def verified(self, chunk_id: bytes, now_ms: int) -> None:
-        """It was read back and is good."""
+    def verified(self, chunk_ids: Iterable[bytes], now_ms: int) -> None:
+        """They were read back and are good."""
         with self._transaction():
-            self._never -= self.last(chunk_id) == 0
-            self._database.execute(_VERIFIED, (now_ms, chunk_id))
-            self._database.execute(_TRIED, (now_ms, chunk_id))
+            for chunk_id in chunk_ids:
+                self._never -= self.last(chunk_id) == 0
+                self._database.execute(_VERIFIED, (now_ms, chunk_id))
+                self._database.execute(_TRIED, (now_ms, chunk_id))
 
     def tried(self, chunk_id: bytes, now_ms: int) -> None:
         """It could not be read for a reason that is not its own: let others have their turn."""

@@ -186,6 +186,18 @@ class Volumes:
     def verify(self, chunk: Chunk) -> None:
         self._of(chunk.id).verify(chunk)
 
+    def verify_many(self, chunks: Sequence[Chunk]) -> list[GridError | None]:
+        """For each None, or what :meth:`verify` raised."""
+        outcomes: list[GridError | None] = []
+        for chunk in chunks:
+            try:
+                self.verify(chunk)
+            except GridError as error:
+                outcomes.append(error)
+            else:
+                outcomes.append(None)
+        return outcomes
+
     def quarantine(self, chunk_id: ChunkId, reason: str) -> None:
         self._of(chunk_id).quarantine(chunk_id, reason)
 
@@ -206,8 +218,17 @@ class Volumes:
                     return more, damaged
         return False, []
 
-    def locate(self, chunk_id: ChunkId) -> tuple[str, int]:
-        """As :meth:`Store.locate`; on further disks the file's absolute path."""
+    def locate(self, chunks: Sequence[Chunk]) -> list[tuple[str, int] | GridError]:
+        """As :meth:`Store.locate`, or what it raised; on further disks the absolute path."""
+        found: list[tuple[str, int] | GridError] = []
+        for chunk in chunks:
+            try:
+                found.append(self._place(chunk.id))
+            except GridError as error:
+                found.append(error)
+        return found
+
+    def _place(self, chunk_id: ChunkId) -> tuple[str, int]:
         store = self._of(chunk_id)
         file, offset = store.locate(chunk_id)
         first = self._volumes[0]

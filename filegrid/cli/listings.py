@@ -13,10 +13,7 @@ from filegrid.cli.output import human_bytes, print_json
 
 if TYPE_CHECKING:
     from filegrid.client.blocking import Grid
-    from filegrid.client.manifest import Placed
     from filegrid.client.stat import Stat
-
-INSPECTIONS_IN_FLIGHT = 16
 
 
 @click.command()
@@ -107,33 +104,19 @@ def stat(path: str, as_json: bool) -> None:
 
 def chunks_document(grid: Grid, found: Stat) -> list[dict[str, Any]]:
     """The chunks of a file, and of each replica where it lies, as its own server says."""
-    from filegrid.client.check import inspect
-    from filegrid.client.content import Content
-    from filegrid.client.window import Window
+    from filegrid.client.check import inspect_file
 
     if found.is_folder:
         return []
-    documents: list[dict[str, Any]] = []
-
-    async def describe(placed: Placed, document: dict[str, Any]) -> None:
-        replicas = [await inspect(grid.client, placed, one) for one in placed.replicas]
-        document["replicas"] = [one.document() for one in replicas]
-
-    async def describe_all() -> None:
-        content = Content(grid.client.access, found)
-        async with Window(INSPECTIONS_IN_FLIGHT) as window:
-            async for placed in content.manifest.all_placed():
-                chunk = placed.chunk
-                document = {
-                    "id": chunk.id.hex(),
-                    "length": chunk.length,
-                    "digest": chunk.digest.hex(),
-                }
-                documents.append(document)
-                await window.add(describe(placed, document))
-
-    grid.runner.run(describe_all)
-    return documents
+    return [
+        {
+            "id": placed.chunk.id.hex(),
+            "length": placed.chunk.length,
+            "digest": placed.chunk.digest.hex(),
+            "replicas": [replica.document() for replica in replicas],
+        }
+        for placed, replicas in grid.runner.run(lambda: inspect_file(grid.client, found))
+    ]
 
 
 @click.command()

@@ -8,20 +8,28 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from filegrid.client.content import Content
 from filegrid.client.grid import GridClient, normal
-from filegrid.client.manifest import Placed
+from filegrid.client.manifest import Manifest, Placed
 from filegrid.client.stat import MILLISECONDS, Stat
 from filegrid.client.window import Window
 from filegrid.errors import Busy, ContentCollected, GridError, IntegrityError
 from filegrid.model import Address
 from filegrid.protocol.wire import chunk_pb2, head_pb2
 
-INSPECTIONS_IN_FLIGHT = 8
-"""Each reads a whole replica from its disk; more would be felt by everybody else."""
+INSPECTED_TOGETHER = 256
+"""Chunks in one question to a server: for small ones, asking costs more than reading."""
+
+READ_TOGETHER_BYTES = 64 * 1024 * 1024
+"""Of one question, unless a single chunk is longer: it is answered within ``INSPECT_SECONDS``."""
+
+GROUPS_IN_FLIGHT = 8
+"""Each has one server at a time read its disk; more would be felt by everybody else."""
+
+LOCATED_AT_ONCE = 16
+"""Files whose chunks the head is asked for."""
 
 INSPECT_SECONDS = 60.0
-"""For reading and hashing one replica on a busy disk."""
+"""For reading and hashing ``READ_TOGETHER_BYTES`` on a busy disk."""
 
 LOCATE_SECONDS = 5.0
 """For asking where a replica lies."""
@@ -109,6 +117,33 @@ class Summary:
     """Some server has not told the head yet what it holds."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A chunk that is to be verified."""
+
+    stat: Stat
+    index: int
+    placed: Placed
+
+
+@dataclass(slots=True)
+class _Group:
+    """Chunks that are verified together."""
+
+    members: list[_Member] = field(default_factory=list)
+    size: int = 0
+
+    def has_room(self, placed: Placed) -> bool:
+        if not self.members:
+            return True
+        size = self.size + placed.chunk.length
+        return len(self.members) < INSPECTED_TOGETHER and size <= READ_TOGETHER_BYTES
+
+    def add(self, member: _Member) -> None:
+        self.members.append(member)
+        self.size += member.placed.chunk.length
+
+
 class Checker:
     """One check of a part of the grid.
 
@@ -119,6 +154,7 @@ class Checker:
         self._client = client
         self._access = client.access
         self._found = found
+        self._group = _Group()
         self.summary = Summary()
 
     async def ask(self, path: str) -> None:
@@ -142,14 +178,15 @@ class Checker:
     async def verify(self, path: str) -> None:
         """Have every replica of what is at `path` and below read and compared with its digest."""
         stat = await self._client.stat(path)
-        async with Window(INSPECTIONS_IN_FLIGHT) as window:
+        async with Window(GROUPS_IN_FLIGHT) as reading:
             if not stat.is_folder:
-                await self._verify_file(window, stat)
-                return
-            async for entry in self._client.walk(path):
-                if not entry.is_folder:
-                    with suppress(ContentCollected):  # it was removed meanwhile
-                        await self._verify_file(window, entry)
+                await self._gather(stat, reading)
+            else:
+                async with Window(LOCATED_AT_ONCE) as locating:
+                    async for entry in self._client.walk(path):
+                        if not entry.is_folder:
+                            await locating.add(self._gather(entry, reading))
+            await self._close_group(reading)
 
     async def _count(self, path: str) -> None:
         stat = await self._client.stat(path)
@@ -185,40 +222,50 @@ class Checker:
         )
         self._report(replace(finding, trouble=_trouble(replicas, incomplete) or finding.trouble))
 
-    async def _verify_file(self, window: Window, stat: Stat) -> None:
+    async def _gather(self, stat: Stat, reading: Window) -> None:
+        """Put the chunks of a file into groups, and have those that are full read."""
         self.summary.files += 1
-        content = Content(self._access, stat)
+        manifest = Manifest(self._access.session, stat)
         index = 0
-        async for placed in content.manifest.all_placed():
-            await window.add(self._verify_chunk(content, index, placed))
-            index += 1
+        with suppress(ContentCollected):  # it was removed meanwhile
+            async for placed in manifest.all_placed():
+                while not self._group.has_room(placed):  # others fill it too
+                    await self._close_group(reading)
+                self._group.add(_Member(stat, index, placed))
+                index += 1
 
-    async def _verify_chunk(self, content: Content, index: int, placed: Placed) -> None:
-        checked = [await self._verify_replica(placed, replica) for replica in placed.replicas]
+    async def _close_group(self, reading: Window) -> None:
+        group, self._group = self._group, _Group()
+        await reading.add(self._verify(group))
+
+    async def _verify(self, group: _Group) -> None:
+        found = await inspect(self._client, [one.placed for one in group.members], verify=True)
+        for member, checked in zip(group.members, found, strict=True):
+            self._judge(member, checked)
+
+    def _judge(self, member: _Member, checked: Sequence[Checked]) -> None:
+        stat, placed = member.stat, member.placed
         self.summary.chunks += 1
         self.summary.replicas += len(checked)
+        for one, replica in zip(checked, placed.replicas, strict=True):
+            if one.state == head_pb2.REPLICA_STATE_CORRUPT != replica.state:
+                reason = IntegrityError("fsck found it corrupt", placed.chunk.id.hex())
+                self._access.complain(placed.chunk.id, replica.server, reason)
         good = sum(one.state == head_pb2.REPLICA_STATE_GOOD for one in checked)
         trouble = _trouble(checked, placed.incomplete)
-        if trouble is None and good < content.stat.replication:
+        if trouble is None and good < stat.replication:
             trouble = Trouble.UNDER_REPLICATED
         if trouble is not None:
             self._report(
                 Finding(
                     trouble=trouble,
-                    path=content.stat.path,
-                    index=index,
+                    path=stat.path,
+                    index=member.index,
                     chunk_id=placed.chunk.id,
-                    wanted=content.stat.replication,
+                    wanted=stat.replication,
                     replicas=checked,
                 )
             )
-
-    async def _verify_replica(self, placed: Placed, replica: head_pb2.Replica) -> Checked:
-        checked = await inspect(self._client, placed, replica, verify=True)
-        if checked.state == head_pb2.REPLICA_STATE_CORRUPT != replica.state:
-            reason = IntegrityError("fsck found it corrupt", placed.chunk.id.hex())
-            self._access.complain(placed.chunk.id, replica.server, reason)
-        return checked
 
     def _report(self, finding: Finding) -> None:
         troubles = self.summary.troubles
@@ -227,28 +274,73 @@ class Checker:
 
 
 async def inspect(
-    client: GridClient, placed: Placed, replica: head_pb2.Replica, *, verify: bool = False
-) -> Checked:
-    """Ask a chunk server for its replica; where it cannot be asked, the head's word stands.
+    client: GridClient, chunks: Sequence[Placed], *, verify: bool = False
+) -> list[list[Checked]]:
+    """Ask the chunk servers for their replicas; where one cannot be asked, the head's word stands.
 
-    :param verify: have it read and compared with its digest.
+    :param chunks: at most ``INSPECTED_TOGETHER``.
+    :param verify: have them read and compared with their digests.
+    :returns: for each chunk its replicas, in their order.
     """
-    request = chunk_pb2.InspectChunk(chunk_id=placed.chunk.id, verify=verify)
+    by_server: dict[str, list[Placed]] = {}
+    for placed in chunks:
+        for replica in placed.replicas:
+            by_server.setdefault(replica.address, []).append(placed)
+    found: dict[tuple[str, bytes], chunk_pb2.Inspected] = {}
+    for address, here in by_server.items():
+        ids = [placed.chunk.id for placed in here]
+        for chunk_id, inspected in zip(ids, await _ask(client, address, ids, verify), strict=False):
+            found[address, chunk_id] = inspected
+    return [
+        [
+            _checked(placed, replica, found.get((replica.address, placed.chunk.id)))
+            for replica in placed.replicas
+        ]
+        for placed in chunks
+    ]
+
+
+async def inspect_file(client: GridClient, stat: Stat) -> list[tuple[Placed, list[Checked]]]:
+    """All chunks of a file and where their replicas lie, as their own servers say."""
+    manifest = Manifest(client.access.session, stat)
+    chunks = [placed async for placed in manifest.all_placed()]
+    found: list[list[Checked]] = []
+    for start in range(0, len(chunks), INSPECTED_TOGETHER):
+        found += await inspect(client, chunks[start : start + INSPECTED_TOGETHER])
+    return list(zip(chunks, found, strict=True))
+
+
+async def _ask(
+    client: GridClient, address: str, chunk_ids: Sequence[bytes], verify: bool
+) -> Sequence[chunk_pb2.Inspected]:
+    """Nothing where the server cannot be asked."""
+    request = chunk_pb2.InspectChunks(chunk_ids=chunk_ids, verify=verify)
     patience = client.access.session.patience()
     while True:
         try:
-            found = await client.access.pool.ask(
-                Address.parse(replica.address),
+            answer = await client.access.pool.ask(
+                Address.parse(address),
                 request,
-                chunk_pb2.Inspected,
+                chunk_pb2.Inspection,
                 timeout_seconds=INSPECT_SECONDS if verify else LOCATE_SECONDS,
             )
-            break
         except Busy as error:
             if not await patience.pause(error.retry_after_seconds):
-                return _unreachable(replica)
+                return ()
         except GridError:
-            return _unreachable(replica)
+            return ()
+        else:
+            return answer.replicas
+
+
+def _checked(
+    placed: Placed, replica: head_pb2.Replica, found: chunk_pb2.Inspected | None
+) -> Checked:
+    if found is None:
+        state = replica.state
+        if state == head_pb2.REPLICA_STATE_GOOD:
+            state = head_pb2.REPLICA_STATE_SUSPECT
+        return Checked(server=replica.server, state=state)
     state = found.state
     if state == head_pb2.REPLICA_STATE_GOOD and found.chunk != placed.chunk.to_wire():
         state = head_pb2.REPLICA_STATE_CORRUPT  # only a match with the manifest counts (S15)
@@ -259,13 +351,6 @@ async def inspect(
         offset=found.offset,
         verified_ms=found.verified_ms,
     )
-
-
-def _unreachable(replica: head_pb2.Replica) -> Checked:
-    state = replica.state
-    if state == head_pb2.REPLICA_STATE_GOOD:
-        state = head_pb2.REPLICA_STATE_SUSPECT
-    return Checked(server=replica.server, state=state)
 
 
 def _trouble(replicas: Sequence[Checked], incomplete: bool) -> Trouble | None:

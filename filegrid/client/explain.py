@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from filegrid.client.check import Checked, inspect
+from filegrid.client.check import Checked, inspect_file
 from filegrid.client.grid import GridClient
-from filegrid.client.manifest import Manifest, Placed
+from filegrid.client.manifest import Placed
 from filegrid.client.stat import Stat
 from filegrid.errors import IsAFolder
 from filegrid.protocol.wire import head_pb2 as wire
@@ -27,12 +27,10 @@ async def explain(client: GridClient, path: str) -> dict[str, Any]:
         raise IsAFolder("this is a folder", stat.path)
     status = await client.access.session.call(wire.GetStatus(), wire.Status)
     servers = {server.name: server for server in status.chunk_servers}
-    chunks = []
-    index = 0
-    async for placed in Manifest(client.access.session, stat).all_placed():
-        checked = [await inspect(client, placed, replica) for replica in placed.replicas]
-        chunks.append(explain_chunk(index, stat, placed, checked, servers))
-        index += 1
+    chunks = [
+        explain_chunk(index, stat, placed, checked, servers)
+        for index, (placed, checked) in enumerate(await inspect_file(client, stat))
+    ]
     return {"path": stat.path, "replication": stat.replication, "chunks": chunks}
 
 

@@ -126,9 +126,10 @@ class Pruning:
         link = self._roster[name].link
         if link is None:
             return False
-        found = await link.call(
-            wire.InspectChunk(chunk_id=chunk.id, verify=True),
-            wire.Inspected,
+        answer = await link.call(
+            wire.InspectChunks(chunk_ids=[chunk.id], verify=True),
+            wire.Inspection,
             timeout_seconds=READ_BACK_SECONDS,
         )
+        (found,) = answer.replicas
         return found.state == head_pb2.REPLICA_STATE_GOOD and found.chunk == chunk.to_wire()

@@ -339,14 +339,14 @@ class Verbs:
         )
         self._complaints.add((chunk_id, name))
         try:
-            inspected = await server.link.call(
-                chunk_pb2.InspectChunk(chunk_id=chunk_id, verify=True),
-                chunk_pb2.Inspected,
+            inspection = await server.link.call(
+                chunk_pb2.InspectChunks(chunk_ids=[chunk_id], verify=True),
+                chunk_pb2.Inspection,
                 timeout_seconds=VERIFY_SECONDS,
             )
         finally:
             self._complaints.discard((chunk_id, name))
-        if inspected.state == head_pb2.REPLICA_STATE_MISSING:
+        if inspection.replicas[0].state == head_pb2.REPLICA_STATE_MISSING:
             self._locations.remove(name, [chunk_id])
             self._redundancy.touch([chunk_id])
         return frame_pb2.Done()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from filegrid.chunk.scrub import BUSY_TRANSFERS, LATE, MOST_HURRY, ROUND, Scrub,
 from filegrid.chunk.verified import Verifications, open_verifications
 from filegrid.config import DAY_SECONDS
 from filegrid.disk import RealDisk
-from filegrid.errors import DiskFailed
+from filegrid.errors import DiskFailed, GridError
 from filegrid.model import Chunk
 from filegrid.runtime import Runtime
 from filegrid.simulation.clock import SimulatedClock
@@ -57,7 +57,7 @@ class Times(SynchronousTestCase):
         """The one that has waited longest is next; what came, or was tried, waits from then on."""
         a, b, c = (chunk(number).id for number in (1, 2, 3))
         self.times.begin([a, b], 100)
-        self.times.verified(a, 200)
+        self.times.verified([a], 200)
         self.times.change([c], [], 150)
         order = []
         for now in (300, 400, 500):
@@ -77,14 +77,14 @@ class Times(SynchronousTestCase):
             turn = self.times.next()
             assert turn is not None
             order.append(turn.chunk_id)
-            self.times.verified(turn.chunk_id, now)
+            self.times.verified([turn.chunk_id], now)
         self.assertEqual(order, ids)
 
     def test_again_after_a_restart(self) -> None:
         """A restart keeps the times of what is still there, and forgets what has gone."""
         a, b, c = (chunk(number).id for number in (1, 2, 3))
         self.times.begin([a, b], 100)
-        self.times.verified(a, 200)
+        self.times.verified([a], 200)
         self.times.close()
         self.times = open_verifications(self.disk, "/v")
         self.times.begin([a, c], 1000)
@@ -106,7 +106,7 @@ class Times(SynchronousTestCase):
                     times.change([], [one], now)
                     model.pop(one, None)
                 elif one in model:
-                    times.verified(one, now)
+                    times.verified([one], now)
                     model[one] = now
             found = times.summary()
             self.assertEqual(found.never, sum(not at for at in model.values()))
@@ -160,11 +160,12 @@ class Rounds(SynchronousTestCase):
     def tearDown(self) -> None:
         self.stop()
 
-    async def verify(self, one: Chunk) -> None:
-        self.read.append((self.clock.seconds(), one.id))
+    async def verify(self, chunks: Sequence[Chunk]) -> list[GridError | None]:
+        self.read += [(self.clock.seconds(), one.id) for one in chunks]
         if self.broken:
-            raise DiskFailed("the disk is away")
-        await self.scrub.verified(one)
+            return [DiskFailed("the disk is away")] * len(chunks)
+        await self.scrub.verified(chunks)
+        return [None] * len(chunks)
 
     def test_round(self) -> None:
         """All are read within the deadline, each once, spread over it, and then again."""
@@ -213,6 +214,6 @@ class Rounds(SynchronousTestCase):
         self.advance(DEADLINE)
         self.assertEqual(len({one for _, one in self.read}), 10)
         self.assertEqual(self.scrub.report.never_verified, 10)
-        waiting = self.scrub.last_verified_ms(self.chunks[0].id)
+        waiting = self.scrub.last_verified_ms(self.chunks[:1])
         self.advance(1)
-        self.assertEqual(self.successResultOf(waiting), 0)
+        self.assertEqual(self.successResultOf(waiting), [0])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from filegrid.client.check import Checker, Finding, Trouble
+from filegrid.chunk.transfers import MOST_INSPECTED
+from filegrid.client.check import INSPECTED_TOGETHER, Checker, Finding, Trouble
+from filegrid.errors import InvalidRequest
+from filegrid.model import Address
+from filegrid.protocol.wire import chunk_pb2
 from tests.grid.case import CHUNK, GridCase, content
 
 
@@ -44,6 +48,27 @@ class Checks(GridCase):
         self.grid.advance(5)
         self.until_healthy(30)
         self.assertEqual(self.check(verify=True), [])
+
+    def test_many(self) -> None:
+        """Small files are verified many at a time, and what is wrong with one is not its
+        neighbours' trouble."""
+        names = [f"/d/{number:03}" for number in range(INSPECTED_TOGETHER + 20)]
+        for name in names:
+            self.put(name, name.encode())
+        self.flip(names[7], self.holders(names[7])[0], offset=2)
+        (finding,) = self.check("/d", verify=True)
+        self.assertEqual((finding.trouble, finding.path), (Trouble.CORRUPT, names[7]))
+        self.assertEqual(self.summary.replicas, 3 * (len(names) + 1))
+
+    def test_too_many(self) -> None:
+        """A question about more chunks than fit in an answer is refused."""
+        request = chunk_pb2.InspectChunks(chunk_ids=[bytes(16)] * (MOST_INSPECTED + 1))
+        address = Address.parse(self.manifest("/d/g").chunks[0].replicas[0].address)
+        asking = self.client.access.pool.ask(
+            address, request, chunk_pb2.Inspection, timeout_seconds=5
+        )
+        with self.assertRaisesRegex(InvalidRequest, "at most 256"):
+            self.run_(asking)
 
     def test_under_replicated(self) -> None:
         """What lost a server is under-replicated until it is repaired, wherever one looks."""

@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from filegrid.chunk.service import ChunkServer
 from filegrid.chunk.store import Store
 from filegrid.client.grid import GridClient
-from filegrid.model import ChunkId, Role
+from filegrid.errors import GridError
+from filegrid.model import Chunk, Role
 from filegrid.protocol.wire import head_pb2
 from filegrid.protocol.wire.head_pb2 import ManifestPage, Status
 from filegrid.protocol.wire.values_pb2 import Node
@@ -101,10 +102,12 @@ class GridCase(SynchronousTestCase):
 
     def flip(self, path: str, server: str, index: int = 0, offset: int = 100) -> None:
         """Damage a byte of a replica on its disk."""
-        chunk_id = ChunkId(self.manifest(path).chunks[index].chunk.id)
+        chunk = Chunk.from_wire(self.manifest(path).chunks[index].chunk)
         machine = self.grid.machine(server)
         assert isinstance(machine.node, ChunkServer)
-        file, start = machine.node._store.locate(chunk_id)
+        (place,) = machine.node._store.locate([chunk])
+        assert not isinstance(place, GridError), place
+        file, start = place
         machine.disk.flip_bits(str(Path("/data") / file), start + offset)
 
     def stored_chunks(self, machine: Machine) -> set[str]:

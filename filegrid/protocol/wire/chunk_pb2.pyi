@@ -796,27 +796,50 @@ class Lent(_message.Message):
 Global___Lent: _TypeAlias = Lent  # noqa: Y015
 
 @_typing.final
-class InspectChunk(_message.Message):
+class InspectChunks(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    CHUNK_ID_FIELD_NUMBER: _builtins.int
+    CHUNK_IDS_FIELD_NUMBER: _builtins.int
     VERIFY_FIELD_NUMBER: _builtins.int
-    chunk_id: _builtins.bytes
     verify: _builtins.bool
-    """read all of it and compare the digests"""
+    """read all of them and compare the digests"""
+    @_builtins.property
+    def chunk_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
     def __init__(
         self,
         *,
-        chunk_id: _builtins.bytes = ...,
+        chunk_ids: _abc.Iterable[_builtins.bytes] | None = ...,
         verify: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "verify", b"verify"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_ids", b"chunk_ids", "verify", b"verify"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___InspectChunk: _TypeAlias = InspectChunk  # noqa: Y015
+Global___InspectChunks: _TypeAlias = InspectChunks  # noqa: Y015
+
+@_typing.final
+class Inspection(_message.Message):
+    """In the order of the question."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Inspected]: ...
+    def __init__(
+        self,
+        *,
+        replicas: _abc.Iterable[Global___Inspected] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replicas", b"replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Inspection: _TypeAlias = Inspection  # noqa: Y015
 
 @_typing.final
 class Inspected(_message.Message):

@@ -139,7 +139,7 @@ class Call(_message.Message):
     DISCARD_CHUNKS_FIELD_NUMBER: _builtins.int
     WRITE_CHUNK_FIELD_NUMBER: _builtins.int
     READ_CHUNK_FIELD_NUMBER: _builtins.int
-    INSPECT_CHUNK_FIELD_NUMBER: _builtins.int
+    INSPECT_CHUNKS_FIELD_NUMBER: _builtins.int
     STORE_CHUNKS_FIELD_NUMBER: _builtins.int
     FETCH_CHUNKS_FIELD_NUMBER: _builtins.int
     LEND_CHUNK_FIELD_NUMBER: _builtins.int
@@ -246,7 +246,7 @@ class Call(_message.Message):
     @_builtins.property
     def read_chunk(self) -> _chunk_pb2.ReadChunk: ...
     @_builtins.property
-    def inspect_chunk(self) -> _chunk_pb2.InspectChunk: ...
+    def inspect_chunks(self) -> _chunk_pb2.InspectChunks: ...
     @_builtins.property
     def store_chunks(self) -> _chunk_pb2.StoreChunks: ...
     @_builtins.property
@@ -316,7 +316,7 @@ class Call(_message.Message):
         discard_chunks: _chunk_pb2.DiscardChunks | None = ...,
         write_chunk: _chunk_pb2.WriteChunk | None = ...,
         read_chunk: _chunk_pb2.ReadChunk | None = ...,
-        inspect_chunk: _chunk_pb2.InspectChunk | None = ...,
+        inspect_chunks: _chunk_pb2.InspectChunks | None = ...,
         store_chunks: _chunk_pb2.StoreChunks | None = ...,
         fetch_chunks: _chunk_pb2.FetchChunks | None = ...,
         lend_chunk: _chunk_pb2.LendChunk | None = ...,
@@ -327,11 +327,11 @@ class Call(_message.Message):
         end_backup: _backup_pb2.EndBackup | None = ...,
         discard_unknown: _backup_pb2.DiscardUnknown | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "discard_unknown", b"discard_unknown", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "lend_chunk", b"lend_chunk", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "store_chunks", b"store_chunks", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "discard_unknown", b"discard_unknown", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunks", b"inspect_chunks", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "lend_chunk", b"lend_chunk", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "store_chunks", b"store_chunks", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "discard_unknown", b"discard_unknown", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunk", b"inspect_chunk", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "lend_chunk", b"lend_chunk", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "store_chunks", b"store_chunks", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "discard_unknown", b"discard_unknown", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunks", b"inspect_chunks", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "lend_chunk", b"lend_chunk", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "store_chunks", b"store_chunks", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "open_file", "elect", "append_entries", "install_state", "join", "changes", "leave", "drain", "start_balance", "repair_now", "what_if", "set_policy", "list_policies", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunk", "store_chunks", "fetch_chunks", "lend_chunk", "probe", "get_events", "begin_backup", "read_backup", "end_backup", "discard_unknown"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "open_file", "elect", "append_entries", "install_state", "join", "changes", "leave", "drain", "start_balance", "repair_now", "what_if", "set_policy", "list_policies", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunks", "store_chunks", "fetch_chunks", "lend_chunk", "probe", "get_events", "begin_backup", "read_backup", "end_backup", "discard_unknown"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -359,7 +359,7 @@ class Reply(_message.Message):
     INVENTORY_PAGE_FIELD_NUMBER: _builtins.int
     COPIED_FIELD_NUMBER: _builtins.int
     WRITTEN_FIELD_NUMBER: _builtins.int
-    INSPECTED_FIELD_NUMBER: _builtins.int
+    INSPECTION_FIELD_NUMBER: _builtins.int
     STORED_FIELD_NUMBER: _builtins.int
     FETCHED_FIELD_NUMBER: _builtins.int
     LENT_FIELD_NUMBER: _builtins.int
@@ -407,7 +407,7 @@ class Reply(_message.Message):
     @_builtins.property
     def written(self) -> _chunk_pb2.Written: ...
     @_builtins.property
-    def inspected(self) -> _chunk_pb2.Inspected: ...
+    def inspection(self) -> _chunk_pb2.Inspection: ...
     @_builtins.property
     def stored(self) -> _chunk_pb2.Stored: ...
     @_builtins.property
@@ -451,7 +451,7 @@ class Reply(_message.Message):
         inventory_page: _chunk_pb2.InventoryPage | None = ...,
         copied: _chunk_pb2.Copied | None = ...,
         written: _chunk_pb2.Written | None = ...,
-        inspected: _chunk_pb2.Inspected | None = ...,
+        inspection: _chunk_pb2.Inspection | None = ...,
         stored: _chunk_pb2.Stored | None = ...,
         fetched: _chunk_pb2.Fetched | None = ...,
         lent: _chunk_pb2.Lent | None = ...,
@@ -464,11 +464,11 @@ class Reply(_message.Message):
         forecast: _head_pb2.Forecast | None = ...,
         policies: _head_pb2.Policies | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "fetched", b"fetched", "forecast", b"forecast", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "lent", b"lent", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "opened_file", b"opened_file", "outcome", b"outcome", "policies", b"policies", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "unknown_chunks", b"unknown_chunks", "written", b"written"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "fetched", b"fetched", "forecast", b"forecast", "inspection", b"inspection", "inventory_page", b"inventory_page", "joined", b"joined", "lent", b"lent", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "opened_file", b"opened_file", "outcome", b"outcome", "policies", b"policies", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "unknown_chunks", b"unknown_chunks", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "fetched", b"fetched", "forecast", b"forecast", "inspected", b"inspected", "inventory_page", b"inventory_page", "joined", b"joined", "lent", b"lent", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "opened_file", b"opened_file", "outcome", b"outcome", "policies", b"policies", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "unknown_chunks", b"unknown_chunks", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "fetched", b"fetched", "forecast", b"forecast", "inspection", b"inspection", "inventory_page", b"inventory_page", "joined", b"joined", "lent", b"lent", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "opened_file", b"opened_file", "outcome", b"outcome", "policies", b"policies", "probed", b"probed", "session_opened", b"session_opened", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "unknown_chunks", b"unknown_chunks", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "trash_listing", "opened_file", "appended", "joined", "load", "inventory_page", "copied", "written", "inspected", "stored", "fetched", "lent", "probed", "events", "backup_begun", "backup_piece", "unknown_chunks", "drain_reports", "forecast", "policies"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "trash_listing", "opened_file", "appended", "joined", "load", "inventory_page", "copied", "written", "inspection", "stored", "fetched", "lent", "probed", "events", "backup_begun", "backup_piece", "unknown_chunks", "drain_reports", "forecast", "policies"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
