@@ -10,6 +10,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from filegrid.chunk.load import Meter
 from filegrid.chunk.small import Writer
 from filegrid.errors import DeadlineExceeded, GridError, IntegrityError
 from filegrid.model import Chunk, Digest
@@ -31,6 +32,12 @@ SILENCE_SECONDS = 30.0
 
 
 _NOTHING = memoryview(b"")
+
+
+def intake_from(link: Link, clock: IReactorTime, meter: Meter) -> Intake:
+    """Of what comes over a link; with many transfers under way each holds less."""
+    assert link.transport is not None
+    return Intake(link.transport, clock, meter.share_bytes(MOST_QUEUED_BYTES))
 
 
 class Intake:

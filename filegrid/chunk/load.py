@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from twisted.internet.interfaces import IReactorTime
 
+from filegrid.errors import Busy
+
 LEAST_INTERVAL_SECONDS = 0.5
 """Rates over less would jump; heartbeats that come faster get the last ones again."""
+
+MOST_TRANSFERS = 128
+"""At once; each may hold some MiB. The next is answered "busy"."""
+
+BUSY_SECONDS = 0.2
 
 LEAST_SHARE_BYTES = 256 * 1024
 """Less, and a transfer is all handing over."""
@@ -32,6 +40,20 @@ class Meter:
         self.disk_bytes_per_second = 0.0
         self.cpu_percent = 0.0
         self.transfers = 0
+
+    @contextmanager
+    def transfer(self) -> Iterator[None]:
+        """One transfer under way.
+
+        :raises Busy: where there are too many.
+        """
+        if self.transfers >= MOST_TRANSFERS:
+            raise Busy(f"{MOST_TRANSFERS} transfers at once", retry_after_seconds=BUSY_SECONDS)
+        self.transfers += 1
+        try:
+            yield
+        finally:
+            self.transfers -= 1
 
     def share_bytes(self, most: int) -> int:
         """How much one more transfer may hold, up to `most`: with many at once each has less."""

@@ -8,6 +8,7 @@ from functools import partial
 from google.protobuf.message import Message
 from twisted.logger import Logger
 
+from filegrid.chunk.copying import Copying
 from filegrid.chunk.disks import Disks
 from filegrid.chunk.fence import Fence
 from filegrid.chunk.heads import HeadLinks
@@ -21,11 +22,11 @@ from filegrid.chunk.volume import Volume
 from filegrid.chunk.volumes import Volumes
 from filegrid.config import Settings
 from filegrid.datafolder import DataFolder
-from filegrid.errors import GridError, StaleEpoch, to_fault
+from filegrid.errors import GridError, StaleEpoch
 from filegrid.model import Epoch, Identity, Role
 from filegrid.net.dial import DataPool, acceptor, hello_of
 from filegrid.net.link import Caller, Link, Method
-from filegrid.net.tasks import Tasks, gather
+from filegrid.net.tasks import Tasks
 from filegrid.protocol.frames import Plane
 from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.protocol.wire import frame_pb2
@@ -40,9 +41,6 @@ COMPACT_SECONDS = 10.0
 COMPACT_STEP_BYTES = 1024 * 1024
 COMPACT_STEP_SECONDS = 0.05
 """Moved at once, and the pause after it: some 20 MiB a second, in the background."""
-
-COPIES_AT_ONCE = 4
-"""Of one order; a copy waits for the network, the disk and its fsync in turn."""
 
 READERS = frozenset({Role.CLIENT, Role.OPERATOR, Role.CHUNK})
 HEADS = frozenset({Role.HEAD})
@@ -93,6 +91,7 @@ class ChunkServer:
             verify=self._transfers.verify,
             open=lambda: open_verifications(runtime.disk, folder.within("verified.sqlite")),
         )
+        self._copying = Copying(runtime, store, inventory, self._pool, self._meter, self._scrub)
         self._disks = Disks(runtime, store, inventory)
         self._tasks = Tasks("compacting")
         self._links: set[Link] = set()
@@ -190,24 +189,7 @@ class ChunkServer:
     async def _copy(self, caller: Caller, request: Message) -> wire.Copied:
         assert isinstance(request, wire.CopyChunks)
         await self._obey(request.order)
-        answer = wire.Copied()
-        failed: list[wire.HopFailure] = []
-        waiting = list(reversed(request.copies))
-
-        async def work() -> None:
-            while waiting:
-                copy = waiting.pop()
-                try:
-                    await self._transfers.copy(copy, failed)
-                except GridError as error:
-                    failure = wire.CopyFailure(chunk_id=copy.chunk.id, fault=to_fault(error))
-                    answer.failures.append(failure)
-                else:
-                    answer.copied.append(copy.chunk.id)
-
-        await gather(work() for _ in range(min(COPIES_AT_ONCE, len(waiting))))
-        answer.source_failures.extend(failed)
-        return answer
+        return await self._copying.copy(request.copies)
 
     async def _discard(self, caller: Caller, request: Message) -> frame_pb2.Done:
         assert isinstance(request, wire.DiscardChunks)

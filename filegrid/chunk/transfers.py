@@ -1,4 +1,4 @@
-"""The data plane of a chunk server: chunks come in, go out, and are copied from peers."""
+"""The data plane of a chunk server: chunks come in and go out, and are looked at."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from filegrid.chunk import parcel
-from filegrid.chunk.intake import MOST_QUEUED_BYTES, Forward, Intake
+from filegrid.chunk.intake import Forward, intake_from
 from filegrid.chunk.inventory import Inventory
 from filegrid.chunk.load import Meter
 from filegrid.chunk.scrub import Scrub
 from filegrid.chunk.volumes import Volumes
 from filegrid.errors import (
-    Busy,
-    DiskFailed,
     GridError,
     IntegrityError,
     InvalidRequest,
@@ -39,16 +37,11 @@ MOST_BATCH_BYTES = 512 * 1024
 """Read by one call of a thread; less, and handing over costs more than the work. A transfer holds
 two."""
 
-MOST_TRANSFERS = 128
-"""At once; each may hold some MiB. The next is answered "busy"."""
-
 HOP_SECONDS = 8.0
 """Silence of the last server of a pipeline after which the one before it goes on without it."""
 
 HOP_STEP_SECONDS = 4.0
 """Added for each server behind: the server nearest to a silent one must be the first to act."""
-
-BUSY_SECONDS = 0.2
 
 MOST_INSPECTED = 256
 """Replicas in one question: the answer fits in a frame's header."""
@@ -60,7 +53,7 @@ _log = Logger()
 
 
 class Transfers:
-    """Moves chunks between the store, clients and peers.
+    """Moves chunks between the store and those who ask, clients and peers.
 
     :ivar scrub: keeps when each replica was verified last.
     """
@@ -89,11 +82,11 @@ class Transfers:
     async def write(self, caller: Caller, request: Message) -> wire.Written:
         """Store a chunk and pass it on (S16: answered once it is durable here and behind us)."""
         assert isinstance(request, wire.WriteChunk)
-        intake = self._intake(caller.link)
+        intake = intake_from(caller.link, self._runtime.clock, self._meter)
         caller.receive_into(intake)
         onward = _Onward(list(request.next))
         try:
-            with self._transfer():
+            with self._meter.transfer():
                 await self._open_next(onward, request)
                 writer = await self._runtime.threads.run(
                     self._store.begin, ChunkId(request.chunk_id), request.origin, request.most_bytes
@@ -101,7 +94,7 @@ class Transfers:
                 forward = Forward(onward.link, onward.exchange) if onward.exchange else None
                 chunk = await intake.run(writer, self._runtime.threads, forward)
         except Exception as error:
-            self._blame(request.chunk_id, error)
+            self._store.blame(ChunkId(request.chunk_id), error)
             intake.close()
             onward.drop(self._pool)
             raise
@@ -122,7 +115,7 @@ class Transfers:
             raise InvalidRequest(f"{len(chunks)} chunks of {size} bytes at once", self._name)
         coming = parcel.Parcel(self._runtime.clock, size)
         caller.receive_into(coming)
-        with self._transfer():
+        with self._meter.transfer():
             data, at = await coming.whole(), 0
             parts = []
             for chunk, one in zip(chunks, request.chunks, strict=True):
@@ -160,68 +153,6 @@ class Transfers:
         except GridError as error:
             onward.error = error
 
-    async def copy(self, copy: wire.ChunkCopy, failed: list[wire.HopFailure]) -> None:
-        """Fetch a chunk from the first of the sources that has it whole, and store it.
-
-        :param failed: where sources are added that could not be read from.
-        :raises GridError: why the last source failed, or why it cannot be stored.
-        """
-        chunk = Chunk.from_wire(copy.chunk)
-        if self._inventory.get(chunk.id) is not None:
-            return
-        error: GridError = Unavailable("no source was named", chunk.id.hex())
-        for source in copy.sources:
-            try:
-                await self._copy_from(Address.parse(source.address), chunk, copy.origin)
-                return
-            except (Unavailable, NoSuchChunk, IntegrityError) as failure:
-                error = failure
-                failed.append(wire.HopFailure(server=source.server, fault=to_fault(failure)))
-        raise error
-
-    async def _copy_from(self, address: Address, chunk: Chunk, origin: wire.ChunkOrigin) -> None:
-        link = await self._pool.acquire(address)
-        intake = self._intake(link)
-        try:
-            with self._transfer():
-                writer = await self._runtime.threads.run(
-                    self._store.begin, chunk.id, origin, chunk.length
-                )
-                request = wire.ReadChunk(
-                    chunk_id=chunk.id, length=chunk.length, without_digests=True
-                )
-                exchange = link.open(request, timeout_seconds=HOP_SECONDS, sink=intake)
-                exchange.answer.addCallbacks(
-                    lambda _: intake.finish(chunk.digest), lambda _: None
-                )  # a failure reaches the intake as data_lost
-                stored = await intake.run(writer, self._runtime.threads, None)
-        except Exception as error:
-            self._blame(chunk.id, error)
-            intake.close()
-            self._pool.drop(link)
-            raise
-        self._pool.release(address, link)
-        if stored != chunk:
-            raise IntegrityError("the copy is not the chunk that was ordered", chunk.id.hex())
-        await self._read_back(chunk)
-        self._inventory.add(stored)
-        await self.scrub.verified([stored])
-        self._meter.moved(network_bytes=chunk.length, disk_bytes=chunk.length)
-
-    async def _read_back(self, chunk: Chunk) -> None:
-        """Nobody hears of a copy that was not read from the disk again, and matched."""
-        try:
-            await self._runtime.threads.run(self._store.verify, chunk)
-        except IntegrityError as error:
-            _log.error("{chunk} was copied badly: {error}", chunk=chunk.id.hex(), error=error)
-            await self._runtime.threads.run(self._store.quarantine, chunk.id, str(error))
-            raise
-        except Exception:
-            # What is sealed and known to nobody would be in the way of the next try.
-            await self._runtime.threads.run(self._store.remove, chunk.id)
-            raise
-        self._meter.moved(disk_bytes=chunk.length)
-
     # Going out.
 
     async def read(self, caller: Caller, request: Message) -> frame_pb2.Done:
@@ -234,7 +165,7 @@ class Transfers:
                 chunk.id.hex(),
                 advice="begin at a multiple of 64 KiB and end within the chunk",
             )
-        with self._transfer():
+        with self._meter.transfer():
             try:
                 await self._send(caller, request, chunk)
             except IntegrityError:
@@ -252,7 +183,7 @@ class Transfers:
         if size > parcel.MOST_BYTES or len(known) > parcel.MOST_CHUNKS:
             raise InvalidRequest(f"{len(known)} chunks of {size} bytes at once", self._name)
         answer = wire.Fetched()
-        with self._transfer():
+        with self._meter.transfer():
             found = await self._runtime.threads.run(self._store.read_many, chunks)
         pieces = []
         for chunk, data in zip(chunks, found, strict=True):
@@ -367,40 +298,11 @@ class Transfers:
         except GridError as error:  # on a disk that fails; it is found again at the next start
             _log.error("{chunk} stays where it is: {error}", chunk=chunk.id.hex(), error=error)
 
-    def _blame(self, chunk_id: bytes, error: Exception) -> None:
-        if isinstance(error, DiskFailed):
-            self._store.blame(ChunkId(chunk_id), error)
-
-    def _intake(self, link: Link) -> Intake:
-        assert link.transport is not None
-        most_queued = self._meter.share_bytes(MOST_QUEUED_BYTES)
-        return Intake(link.transport, self._runtime.clock, most_queued)
-
     def _find(self, chunk_id: bytes) -> Chunk:
         chunk = self._inventory.get(chunk_id)
         if chunk is None:
             raise NoSuchChunk("this server does not hold the chunk", chunk_id.hex())
         return chunk
-
-    def _transfer(self) -> _Counted:
-        if self._meter.transfers >= MOST_TRANSFERS:
-            raise Busy(
-                f"{MOST_TRANSFERS} transfers at once", self._name, retry_after_seconds=BUSY_SECONDS
-            )
-        return _Counted(self._meter)
-
-
-class _Counted:
-    """One transfer under way."""
-
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
-
-    def __enter__(self) -> None:
-        self._meter.transfers += 1
-
-    def __exit__(self, *error: object) -> None:
-        self._meter.transfers -= 1
 
 
 class _Onward:

@@ -162,9 +162,10 @@ class Volumes:
             left.remove(order[-1])
         return order
 
-    def blame(self, chunk_id: ChunkId, error: DiskFailed) -> None:
-        """Writing this chunk failed."""
-        if (volume := self._begun.get(chunk_id)) is not None:
+    def blame(self, chunk_id: ChunkId, error: Exception) -> None:
+        """Writing this chunk failed, by its disk or otherwise."""
+        volume = self._begun.get(chunk_id)
+        if volume is not None and isinstance(error, DiskFailed):
             volume.blame(error)
 
     def open_reader(self, chunk: Chunk) -> ChunkReader:

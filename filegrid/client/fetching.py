@@ -15,16 +15,12 @@ from filegrid.errors import (
     Cancelled,
     GridError,
     IntegrityError,
-    MalformedFrame,
     Unavailable,
-    from_fault,
 )
 from filegrid.hashing import ChunkHasher
 from filegrid.model import Address, Chunk
-from filegrid.net.link import expect
+from filegrid.net.fetching import fetch_chunks
 from filegrid.net.tasks import Tasks
-from filegrid.protocol.connection import DataReceived
-from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.protocol.wire.head_pb2 import Replica
 
 if TYPE_CHECKING:
@@ -163,52 +159,15 @@ class _Server:
                 self._send_off()
 
     async def _fetch(self, wanted: Sequence[_Wanted]) -> None:
-        request = wire.FetchChunks(chunk_ids=[one.chunk.id for one in wanted])
-        link = await self._pool.acquire(self._address)
-        sink = _Sink(sum(one.chunk.length for one in wanted))
-        try:
-            exchange = link.open(request, timeout_seconds=SILENCE_SECONDS, sink=sink)
-            fetched = expect(wire.Fetched, await exchange.answer, link.peer)
-            data = sink.whole()
-            failed = {one.chunk_id: from_fault(one.fault) for one in fetched.failures}
-            lengths = sum(one.chunk.length for one in wanted if one.chunk.id not in failed)
-            if len(data) != lengths:
-                raise MalformedFrame("the chunk server sent other lengths than it should")
-        except Exception:
-            self._pool.drop(link)
-            raise
-        self._pool.release(self._address, link)
-        at = 0
-        for one in wanted:
-            error = failed.get(one.chunk.id)
-            if error is not None:
-                one.fail(error)
-                continue
-            end = at + one.chunk.length
-            if not one.answer.called:
-                one.answer.callback(data[at:end])
-            at = end
-
-
-class _Sink:
-    """What came; no more of it than was asked for."""
-
-    def __init__(self, most_bytes: int) -> None:
-        self._pieces: list[memoryview] = []
-        self._left_bytes = most_bytes
-
-    def data_received(self, data: DataReceived) -> None:
-        self._left_bytes -= len(data.piece)
-        if self._left_bytes >= 0:
-            self._pieces.append(data.piece)
-
-    def data_lost(self, error: GridError) -> None:
-        self._pieces.clear()
-
-    def whole(self) -> memoryview:
-        if self._left_bytes < 0:
-            raise MalformedFrame("the chunk server sent more than was asked for")
-        return memoryview(b"".join(self._pieces))
+        chunks = [one.chunk for one in wanted]
+        found = await fetch_chunks(
+            self._pool, self._address, chunks, timeout_seconds=SILENCE_SECONDS
+        )
+        for one, data in zip(wanted, found, strict=True):
+            if isinstance(data, GridError):
+                one.fail(data)
+            elif not one.answer.called:
+                one.answer.callback(data)
 
 
 def check_whole(chunk: Chunk, data: memoryview) -> None:

@@ -19,8 +19,8 @@ from filegrid.head.deficits import Deficit
 from filegrid.head.placement import Candidate, place
 from filegrid.model import ChunkId
 
-COPIES_PER_SERVER = 64
-"""Ordered of one server and not yet answered; more would only wait at the server."""
+COPIES_PER_SERVER = 1024
+"""Ordered of one server and not yet answered: small chunks, which it copies many at a time."""
 
 OUTSTANDING_BYTES = 512 * 1024 * 1024
 """In them, at most: what is ordered of a server is done although the reason for it has gone."""

@@ -22,7 +22,7 @@ from filegrid.net.tasks import Tasks
 from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.runtime import Runtime
 
-COPIES_PER_ORDER = 16
+COPIES_PER_ORDER = 256
 ORDER_BYTES = 128 * 1024 * 1024
 """In one order, the last chunk whole; with it, a lost answer costs some seconds of work."""
 
