@@ -16,9 +16,8 @@ from filegrid.chunk.intake import intake_from
 from filegrid.chunk.inventory import Inventory
 from filegrid.chunk.load import Meter
 from filegrid.chunk.scrub import Scrub
-from filegrid.chunk.store import SMALL_BYTES
 from filegrid.chunk.volumes import Volumes
-from filegrid.errors import GridError, IntegrityError, NoSuchChunk, Unavailable, to_fault
+from filegrid.errors import Busy, GridError, IntegrityError, NoSuchChunk, Unavailable, to_fault
 from filegrid.model import Address, Chunk
 from filegrid.net.dial import DataPool
 from filegrid.net.fetching import fetch_chunks
@@ -58,14 +57,14 @@ class Copying:
     async def copy(self, copies: Iterable[wire.ChunkCopy]) -> wire.Copied:
         """Fetch each chunk from the first of its sources that has it whole, and store it."""
         answer = wire.Copied()
-        waiting = [*_groups(copies)]
+        waiting = [*_groups(copies, self._store.small_bytes)]
         waiting.reverse()
 
         async def work() -> None:
             while waiting:
                 group = waiting.pop()
                 if len(group) > 1:
-                    await self._copy_together(group)
+                    await self._copy_together(group, answer)
                 for copy in group:
                     if self._inventory.get(copy.chunk.id) is None:
                         await self._copy_alone(copy, answer)
@@ -75,7 +74,7 @@ class Copying:
         await gather(work() for _ in range(min(COPIES_AT_ONCE, len(waiting))))
         return answer
 
-    async def _copy_together(self, group: Sequence[wire.ChunkCopy]) -> None:
+    async def _copy_together(self, group: Sequence[wire.ChunkCopy], answer: wire.Copied) -> None:
         wanted = {
             Chunk.from_wire(copy.chunk): copy.origin
             for copy in group
@@ -83,20 +82,26 @@ class Copying:
         }
         if not wanted:
             return
-        address = Address.parse(group[0].sources[0].address)
+        source = group[0].sources[0]
+        address = Address.parse(source.address)
         try:
             with self._meter.transfer():
                 found = await fetch_chunks(
                     self._pool, address, [*wanted], timeout_seconds=SILENCE_SECONDS
                 )
-                parts = [
-                    (chunk, origin, data)
-                    for (chunk, origin), data in zip(wanted.items(), found, strict=True)
-                    if not isinstance(data, GridError)
-                ]
-                await shielded(self._keep(parts))
+        except Busy:
+            return
         except GridError as error:
-            _log.info("{address} gave no small chunks: {error}", address=address, error=error)
+            answer.source_failures.add(server=source.server, fault=to_fault(error))
+            for copy in group:
+                copy.sources.append(copy.sources.pop(0))  # others have their turn first
+            return
+        parts = [
+            (chunk, origin, data)
+            for (chunk, origin), data in zip(wanted.items(), found, strict=True)
+            if not isinstance(data, GridError)
+        ]
+        await shielded(self._keep(parts))
 
     async def _keep(self, parts: Sequence[tuple[Chunk, wire.ChunkOrigin, memoryview]]) -> None:
         errors = await self._runtime.threads.run(self._store.store, parts)
@@ -171,13 +176,13 @@ class Copying:
         return errors
 
 
-def _groups(copies: Iterable[wire.ChunkCopy]) -> Iterator[list[wire.ChunkCopy]]:
+def _groups(copies: Iterable[wire.ChunkCopy], small_bytes: int) -> Iterator[list[wire.ChunkCopy]]:
     """Small chunks by their first source, as many as fit in a parcel; others by themselves."""
     small: dict[str, list[wire.ChunkCopy]] = {}
     sizes: dict[str, int] = {}
     for copy in copies:
         length = copy.chunk.length
-        if length > SMALL_BYTES or not copy.sources:
+        if length > small_bytes or not copy.sources:
             yield [copy]
             continue
         source = copy.sources[0].address

@@ -105,7 +105,7 @@ class Store:
 
     :param folder: the node's data folder.
     :param reserve_bytes: how much of the file system stays free of chunks.
-    :param small_bytes: up to this length chunks share files.
+    :ivar small_bytes: up to this length chunks share files.
     :param rng: for the keys of those files.
     """
 
@@ -127,7 +127,7 @@ class Store:
         self._folder = folder
         self._grid_id = grid_id
         self._reserve_bytes = reserve_bytes
-        self._small_bytes = small_bytes
+        self.small_bytes = small_bytes
         self._small = Segments(disk, f"{folder}/segments", rng or random.SystemRandom())
         self._lock = threading.Lock()  # guards the two below
         self._writers: dict[ChunkId, Writer] = {}
@@ -198,7 +198,7 @@ class Store:
         return errors
 
     def _content(self, chunk: Chunk, origin: wire.ChunkOrigin, data: Bytes, room: int) -> Content:
-        if chunk.length > self._small_bytes:
+        if chunk.length > self.small_bytes:
             raise InvalidRequest("this is no small chunk", chunk.id.hex())
         content = whole_content(self._grid_id, chunk, origin, data)
         with grid_errors(chunk.id.hex()):
@@ -209,7 +209,7 @@ class Store:
         return content
 
     def _writer(self, chunk_id: ChunkId, origin: wire.ChunkOrigin, most_bytes: int) -> Writer:
-        if most_bytes <= self._small_bytes:
+        if most_bytes <= self.small_bytes:
             return SmallWriter(
                 chunk_id,
                 grid_id=self._grid_id,

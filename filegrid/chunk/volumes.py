@@ -47,6 +47,11 @@ class Volumes:
         return [chunk_id for volume in self for chunk_id in volume.store.damaged]
 
     @property
+    def small_bytes(self) -> int:
+        """Chunks up to this length can be stored many at a time."""
+        return min(volume.store.small_bytes for volume in self)
+
+    @property
     def writers(self) -> int:
         return sum(volume.store.writers for volume in self)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from filegrid.chunk import copying
 from filegrid.config import Repair
-from filegrid.errors import NotPermitted
+from filegrid.errors import GridError, NotPermitted
 from filegrid.head.planning import Copy
-from filegrid.model import Role
+from filegrid.model import Address, Chunk, Role
+from filegrid.net.dial import DataPool
+from filegrid.net.fetching import fetch_chunks
 from filegrid.protocol.wire.chunk_pb2 import ChunkCopy
 from tests.grid.case import CHUNK, GridCase, content
 
@@ -223,6 +228,59 @@ class ReadBack(HealingCase):
         (bad,) = damaged
         self.assertEqual(len(self.grid.machine(bad).disk.names("/data/quarantine")), 1)
         self.assertEqual(self.read("/f0"), content(CHUNK, 0))
+
+
+class Together(HealingCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.questions: list[int] = []
+
+        async def counted(
+            pool: DataPool, address: Address, chunks: Sequence[Chunk], *, timeout_seconds: float
+        ) -> list[memoryview | GridError]:
+            self.questions.append(len(chunks))
+            return await fetch_chunks(pool, address, chunks, timeout_seconds=timeout_seconds)
+
+        self.patch(copying, "fetch_chunks", counted)
+        self.names = [f"/small/{number:02}" for number in range(60)]
+        self.run_(self.client.mkdir("/small"))
+        for name in self.names:
+            self.put(name, name.encode() * 20)
+
+    def heal(self) -> None:
+        self.kill("chunk-1")
+        self.grid.advance(8)
+        self.until_healthy(20)
+        for name in self.names:
+            self.assertEqual(self.read(name), name.encode() * 20)
+            self.assertEqual(len(set(self.holders(name)) - {"chunk-1"}), 3)
+
+    def test_questions(self) -> None:
+        """Small chunks are copied many at a time, each with what it says of its file."""
+        lost = len(self.stored_chunks(self.grid.machine("chunk-1")))
+        self.heal()
+        self.assertEqual(sum(self.questions), lost)
+        self.assertLess(len(self.questions), lost / 2)
+
+    def test_one_is_bad(self) -> None:
+        """One that its source has damaged comes from another; the others come all the same."""
+        victim = next(name for name in self.names if "chunk-1" in self.holders(name))
+        source = next(name for name in self.holders(victim) if name != "chunk-1")
+        for name in self.names:
+            if {"chunk-1", source} <= set(self.holders(name)):
+                self.flip(name, source, offset=3)
+        self.heal()
+        quarantined = self.grid.machine(source).disk.names("/data/quarantine")
+        self.assertGreater(len(quarantined), 0)
+
+    def test_source_is_silent(self) -> None:
+        """What a source does not give in time comes from another one."""
+        victim = next(name for name in self.names if "chunk-1" in self.holders(name))
+        source = next(name for name in self.holders(victim) if name != "chunk-1")
+        others = [one.name for one in self.grid.chunk_servers if one.name != source]
+        for name in others:
+            self.grid.network.cut(source, name)
+        self.heal()
 
 
 class Returning(HealingCase):
