@@ -155,6 +155,7 @@ class Campaign:
         self.ask(self._calm_down(working))
         for checker in self._checkers:
             self.ask(checker.finish())
+        self.ask(self.misfortune.operator.close())
 
     async def _calm_down(self, working: Sequence[Deferred[None]]) -> None:
         waiting = "the clients are still waiting"
@@ -230,8 +231,8 @@ class Campaign:
     # What the grid knows of itself.
 
     async def status(self) -> head_pb2.Status:
-        """As a client is told."""
-        session = self.users[0].client.access.session
+        """As an operator is told."""
+        session = self.misfortune.operator.access.session
         return await session.call(head_pb2.GetStatus(), head_pb2.Status)
 
     def running_heads(self) -> list[Head]:

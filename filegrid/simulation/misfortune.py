@@ -35,6 +35,8 @@ FULL_BYTES = 260 * 1024 * 1024
 DRAIN_SECONDS = 30.0
 """That a server stays drained, at least."""
 
+OPERATOR = "operator"
+
 MOST_ADDED = 2
 MOST_CHUNK_SERVERS_DOWN = 2
 """With more there would be nothing to do for the clients."""
@@ -44,7 +46,9 @@ class Misfortune:
     """Everything bad that happens to one grid.
 
     :ivar applied: how many strikes did something, by kind.
-    :ivar tell_destroyed: called with the chunks of which a replica is destroyed.
+    :ivar operator: a client that may also give orders.
+    :ivar tell_wiped: called with the chunks on a disk that is emptied; :ivar tell_rotten: with one
+        of which a replica is damaged.
     """
 
     def __init__(self, campaign: Campaign) -> None:
@@ -54,9 +58,10 @@ class Misfortune:
         self._healed = False
         self._draining: set[str] = set()
         self._rotten: set[tuple[str, ChunkId]] = set()
-        self.tell_destroyed: Callable[[Iterable[ChunkId]], None] = lambda _: None
-        runtime, identity = self._grid.client_runtime("operator", Role.OPERATOR)
-        self._operator = GridClient(
+        self.tell_wiped: Callable[[Iterable[ChunkId]], None] = lambda _: None
+        self.tell_rotten: Callable[[Iterable[ChunkId]], None] = lambda _: None
+        runtime, identity = self._grid.client_runtime(OPERATOR, Role.OPERATOR)
+        self.operator = GridClient(
             runtime, identity, [*self._grid.head_addresses], timeout_seconds=5.0
         )
         of_nodes: dict[str, Callable[[Strike, Machine], bool]] = {
@@ -121,14 +126,13 @@ class Misfortune:
         for machine in self._grid.machines:
             self._mend(machine)
         for name in sorted(self._draining):
-            self._ask(f"undrain {name}", self._operator.drain(name, undo=True))
+            self._ask(f"undrain {name}", self.operator.drain(name, undo=True))
 
     async def settle(self) -> None:
         """Take back what was asked of the grid; with everything mended it must take it."""
-        for server in (await self._operator.status())["chunk_servers"]:
+        for server in (await self.operator.status())["chunk_servers"]:
             if server["state"] in ("draining", "drained"):
-                await self._operator.drain(server["name"], undo=True)
-        await self._operator.close()
+                await self.operator.drain(server["name"], undo=True)
 
     # Who.
 
@@ -263,7 +267,7 @@ class Misfortune:
         if machine is None or not self._can_spare(machine):
             return False
         self._note(f"wipe {machine.name}")
-        self.tell_destroyed(stored_chunks(machine))
+        self.tell_wiped(stored_chunks(machine))
         if machine.node is not None:
             machine.crash()
         machine.disk.wipe()
@@ -291,7 +295,7 @@ class Misfortune:
         machine = holders[int(strike.amount * len(holders))]
         if not machine.rot(chunk, int(strike.amount * chunk.length)):
             return False
-        self.tell_destroyed([chunk.id])
+        self.tell_rotten([chunk.id])
         self._rotten.add((machine.name, chunk.id))
         return self._note(f"rot in {chunk.id.hex()} on {machine.name}")
 
@@ -377,7 +381,7 @@ class Misfortune:
 
     def _others(self, machine: Machine) -> list[str]:
         names = [one.name for one in self._grid.machines if one is not machine]
-        return [*names, *(user.name for user in self._campaign.users), "operator"]
+        return [*names, *(user.name for user in self._campaign.users), OPERATOR]
 
     def _some_others(self, strike: Strike, machine: Machine) -> list[str]:
         others = self._others(machine)
@@ -402,7 +406,7 @@ class Misfortune:
         leader, machine = self._grid.leader(), _pick(self._grid.heads, strike.whom)
         if leader is None or machine is None or machine is leader:
             return False
-        self._ask(f"hand over to {machine.name}", self._operator.hand_over(machine.name))
+        self._ask(f"hand over to {machine.name}", self.operator.hand_over(machine.name))
         return True
 
     def _drain(self, strike: Strike) -> bool:
@@ -411,12 +415,12 @@ class Misfortune:
             return False
         name = machine.name
         self._draining.add(name)
-        self._ask(f"drain {name}", self._operator.drain(name))
+        self._ask(f"drain {name}", self.operator.drain(name))
 
         def undo() -> None:
             self._draining.discard(name)
             if not self._healed:
-                self._ask(f"undrain {name}", self._operator.drain(name, undo=True))
+                self._ask(f"undrain {name}", self.operator.drain(name, undo=True))
 
         self._grid.clock.callLater(DRAIN_SECONDS + strike.seconds, undo)
         return True

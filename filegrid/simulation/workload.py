@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TIMEOUT_SECONDS = 10.0
+TIMEOUTS_SECONDS = (0.7, 3.0, 10.0)
+"""Of one client or another: who waits for less often does not learn what came of a change."""
 
 NOT_DONE = (Unavailable, DeadlineExceeded, NoSpace)
 """What says of a change that it was not applied, and never will be."""
@@ -91,7 +92,10 @@ class User:
         runtime, identity = campaign.grid.client_runtime(name)
         self._runtime = runtime
         self.client = GridClient(
-            runtime, identity, [*campaign.grid.head_addresses], timeout_seconds=TIMEOUT_SECONDS
+            runtime,
+            identity,
+            [*campaign.grid.head_addresses],
+            timeout_seconds=rng.choice(TIMEOUTS_SECONDS),
         )
         self.contents: dict[str, set[bytes] | None] = {}
         self.absent: set[str] = set()

@@ -11,5 +11,5 @@ from filegrid.simulation.checkers.linearizable import Linearizable
 from filegrid.simulation.checkers.quiet import Quiet
 from filegrid.simulation.checkers.redundant import Redundant
 
-CHECKERS = (OneLeader, Kept, Quiet, Acknowledged, Linearizable, Alike, Redundant, Bounded)
-"""In the order in which they judge in the end; the last one sends the clients away."""
+CHECKERS = (OneLeader, Kept, Quiet, Acknowledged, Linearizable, Bounded, Alike, Redundant)
+"""In the order in which they judge in the end; `Bounded` sends the clients away."""

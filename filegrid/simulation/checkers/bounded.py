@@ -39,11 +39,8 @@ class Bounded(Checker):
         for user in self.campaign.users:
             await user.client.close()
         await self.campaign.sleep(SETTLED_SECONDS)
-        left = [
-            name
-            for name in self.campaign.grid.network.connected_hosts()
-            if name not in {machine.name for machine in self.campaign.grid.machines}
-        ]
+        gone = {user.name for user in self.campaign.users}
+        left = [name for name in self.campaign.grid.network.connected_hosts() if name in gone]
         if left:
             raise self.broken(f"connections of {left} are left after they were closed")
         most = 2 * self._timers * len(self.campaign.grid.machines) // self._machines

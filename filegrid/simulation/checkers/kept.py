@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from filegrid.model import ChunkId
@@ -25,12 +24,11 @@ class Kept(Checker):
 
     def __init__(self, campaign: Campaign) -> None:
         super().__init__(campaign)
-        self._destroyed: Counter[ChunkId] = Counter()
+        self._wiped: Counter[ChunkId] = Counter()  # since it was whole the last time
+        self._rotten: Counter[ChunkId] = Counter()  # nobody knows when that is found
         self._whole: set[ChunkId] = set()
-        campaign.misfortune.tell_destroyed = self._count
-
-    def _count(self, chunk_ids: Iterable[ChunkId]) -> None:
-        self._destroyed.update(chunk_ids)
+        campaign.misfortune.tell_wiped = self._wiped.update
+        campaign.misfortune.tell_rotten = self._rotten.update
 
     def probe(self) -> None:
         named = named_chunks(self.campaign.grid)
@@ -43,10 +41,10 @@ class Kept(Checker):
             holders = there.get(chunk.id, set())
             if len(holders) >= replication:
                 self._whole.add(chunk.id)
-                self._destroyed.pop(chunk.id, None)
+                self._wiped.pop(chunk.id, None)
                 continue
             wanted = replication if chunk.id in self._whole else least
-            if len(holders) < wanted - self._destroyed[chunk.id]:
+            if len(holders) < wanted - self._wiped[chunk.id] - self._rotten[chunk.id]:
                 raise self.broken(
                     f"chunk {chunk.id.hex()} lies on {sorted(holders)}, and had {wanted} replicas"
                 )
