@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from filegrid.chunk.service import ChunkServer
 from filegrid.errors import GridError
+from filegrid.head.service import Head
+from filegrid.model import session_of
 from filegrid.simulation.checkers.checker import Checker
 from filegrid.simulation.stored import named_chunks, where_stored
 
@@ -31,10 +33,13 @@ class Redundant(Checker):
         return counts.healthy == counts.total and not counts.repairing
 
     async def _is_whole(self) -> bool:
-        named = named_chunks(self.campaign.grid)
-        if named is None:
+        leader, named = self.campaign.grid.leader(), named_chunks(self.campaign.grid)
+        if named is None or leader is None or not isinstance(leader.node, Head):
             return False
         there = where_stored(self.campaign.grid)
-        return there.keys() == {chunk.id for chunk in named} and all(
-            len(holders) == self.campaign.scenario.replication for holders in there.values()
-        )
+        for chunk in named:
+            if len(there.pop(chunk.id, ())) != self.campaign.scenario.replication:
+                return False
+        # What a client began and nobody can tell whether it goes on stays until its lease ends.
+        alive = leader.node._namespace.session_alive
+        return all(alive(session_of(chunk_id)) for chunk_id in there)
