@@ -94,7 +94,7 @@ class ChunkServer:
         self._copying = Copying(runtime, store, inventory, self._pool, self._meter, self._scrub)
         self._disks = Disks(runtime, store, inventory)
         self._tasks = Tasks("compacting")
-        self._links: set[Link] = set()
+        self._links: dict[Link, None] = {}  # in order: every run is alike
         self._listener: Listener | None = None
         self._heads = HeadLinks(
             runtime,
@@ -148,10 +148,10 @@ class ChunkServer:
     # Links of the data plane.
 
     def link_up(self, link: Link) -> None:
-        self._links.add(link)
+        self._links[link] = None
 
     def link_down(self, link: Link, error: GridError) -> None:
-        self._links.discard(link)
+        self._links.pop(link, None)
 
     # What heads may ask. Each order is obeyed only after the fence has let it pass (S13).
 
