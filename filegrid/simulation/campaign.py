@@ -24,7 +24,7 @@ from filegrid.simulation.checkers import CHECKERS
 from filegrid.simulation.checkers.checker import Broken, Checker
 from filegrid.simulation.grid import SimulatedGrid, Stuck
 from filegrid.simulation.misfortune import LATENCY_SECONDS, Misfortune
-from filegrid.simulation.scenario import Scenario, Strike, draw_strikes
+from filegrid.simulation.scenario import Scenario, draw_strikes
 from filegrid.simulation.trace import Trace
 from filegrid.simulation.workload import Shared, User
 
@@ -92,7 +92,8 @@ class Campaign:
         self.misfortune = Misfortune(self)
         self._latency_seconds = rng.choice((LATENCY_SECONDS, LATENCY_SECONDS, 0.002, 0.01))
         self._work_seconds = rng.choice((0.0001, 0.0001, 0.001, 0.005))
-        self._strikes = draw_strikes(scenario, self.rng("strikes"))
+        self._strikes = draw_strikes(scenario, seed)
+        self._working: list[Deferred[None]] = []
         self._failures: list[Failure] = []
         self._next_probe = 0.0
         self._checkers: list[Checker] = []
@@ -110,14 +111,15 @@ class Campaign:
         """From the beginning to the end, or to the first broken promise."""
         promise = detail = ""
         try:
-            self._run()
+            self.begin()
+            self.pass_time(self.scenario.seconds)
+            self.finish()
         except Broken as broken:
             promise, detail = broken.promise, broken.detail
         except Stuck as stuck:
             promise, detail = HEALING, str(stuck)
         finally:
-            for checker in self._checkers:
-                checker.close()
+            self.close()
         result = Result(
             seed=self.seed,
             promise=promise,
@@ -134,25 +136,26 @@ class Campaign:
         gc.collect()
         return result
 
-    def _run(self) -> None:
+    def begin(self) -> None:
+        """Start the grid, put the clients to work, and let the strikes come when they will."""
         self.grid.start()
         self.grid.advance(1)  # until everybody knows that everybody has a vote
         names = [f"client-{number + 1}" for number in range(self.scenario.clients)]
         self.users = [User(self, name, self.rng(name)) for name in names]
         self._checkers = [make(self) for make in CHECKERS]
         self._set_pace()
-        working = [Deferred.fromCoroutine(user.work()) for user in self.users]
-        for one in working:
+        self._working = [Deferred.fromCoroutine(user.work()) for user in self.users]
+        for one in self._working:
             one.addErrback(self.failed)
-        began = self.seconds
         for strike in self._strikes:
-            self.grid.clock.callLater(strike.at, self._strike, strike)
-        self.pass_time(self.scenario.seconds)
-        self.trace.note(f"-- calm after {self.seconds - began:g} s")
+            self.grid.clock.callLater(strike.at, self.misfortune.strike, strike)
+
+    def finish(self) -> None:
+        """Mend everything; then all must heal, and all promises must have been kept."""
         self.misfortune.heal()
         for user in self.users:
             user.stopping = True
-        self.ask(self._calm_down(working))
+        self.ask(self._calm_down(self._working))
         for checker in self._checkers:
             self.ask(checker.finish())
         self.ask(self.misfortune.operator.close())
@@ -164,15 +167,17 @@ class Campaign:
         await self.becomes("not all heads have a vote", self.all_heads_vote)
         await self.misfortune.settle()
 
+    def close(self) -> None:
+        """The run is over, in whatever way."""
+        for checker in self._checkers:
+            checker.close()
+
     def _set_pace(self) -> None:
         self.grid.work_seconds = self._work_seconds
         network = self.grid.network
         for here in network.host_names:
             for there in network.host_names:
                 network.weather(here, there).latency_seconds = self._latency_seconds
-
-    def _strike(self, strike: Strike) -> None:
-        self.misfortune.strike(strike)
 
     def failed(self, failure: Failure) -> None:
         """Something that nobody awaits has failed; a node that is struck may fail as it likes."""

@@ -423,7 +423,7 @@ class _Side:
         reason = Failure(ConnectionDone() if clean else ConnectionLost())
         self._leave()
         if notify_self:
-            self._network.clock.callLater(0, self._protocol.connectionLost, reason)
+            self._network.clock.callLater(0, self._lose_here, reason, self._host.run)
         self._tell_peer(reason)
 
     def _tell_peer(self, reason: Failure) -> None:
@@ -441,6 +441,10 @@ class _Side:
             self._network.clock.callLater(0.2, self._lose, reason)
         elif not self._gone:
             self._leave()
+            self._protocol.connectionLost(reason)
+
+    def _lose_here(self, reason: Failure, run: int) -> None:
+        if self._host.run == run:  # else the process is gone, and nobody is there to be told
             self._protocol.connectionLost(reason)
 
     def _leave(self) -> None:

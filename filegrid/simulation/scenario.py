@@ -59,8 +59,14 @@ class Strike:
     amount: float
 
 
-def draw_strikes(scenario: Scenario, rng: random.Random) -> list[Strike]:
+def strike_numbers(scenario: Scenario, seed: int) -> list[int]:
+    """Of all strikes of a run."""
+    return [one.number for one in draw_strikes(scenario, seed)]
+
+
+def draw_strikes(scenario: Scenario, seed: int) -> list[Strike]:
     """All of a run, in order. Leaving some out changes nothing about the others."""
+    rng = random.Random(f"{seed} strikes")
     weights = [_WEIGHTS[kind] for kind in scenario.faults]
     gap_seconds = SECONDS_PER_STRIKE / rng.choice((1, 1, 3, 8))
     strikes: list[Strike] = []

@@ -41,7 +41,11 @@ SHARED_FILES = 3
 MOST_SHARED_OPERATIONS = 40
 """On one shared file, before another takes its place: long histories take long to judge."""
 
-PAUSES_SECONDS = (0.0, 0.02, 0.2, 0.8)
+PAUSES_SECONDS = (0.0, 0.1, 0.8, 2.0)
+"""Between two operations of a client: some five in six simulated seconds, of all four together."""
+
+MOST_FILES = 30
+"""In the folder of one client."""
 
 SMALL_BYTES = (0, 50, 3000, 40_000)
 LARGE_BYTES = 300_000
@@ -122,7 +126,10 @@ class User:
         ]
         while not self.stopping:
             began = self._campaign.seconds
-            await self._random.choice(acts)()
+            act = self._random.choice(acts)
+            if len(self.contents) >= MOST_FILES and act in (self._create, self._make):
+                act = self._remove
+            await act()
             self.operations += 1
             took = self._campaign.seconds - began
             self.longest_pause_seconds = max(self.longest_pause_seconds, took)
@@ -219,9 +226,10 @@ class User:
             self.maybe |= {source, target}
 
     async def _remove(self) -> None:
-        path = self._some_file()
-        if path is None or len(self.contents) < 4 or len(self.contents[path] or ()) != 1:
+        sure = [path for path, contents in self.contents.items() if len(contents or "1") == 1]
+        if len(sure) < 4:
             return
+        path = self._random.choice(sure)
         done = await self._done(f"remove {path}", self.client.remove(path))
         if done is not False:
             del self.contents[path]
