@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ BROKEN = 1
 """The exit code where a promise was broken."""
 
 SECONDS_PER_MINUTE = 60.0
+
+RUNS_PER_PROCESS = 25
+"""Each leaves some MiB behind."""
 
 
 class Seeds(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.3
@@ -144,15 +148,11 @@ def running(scenario: Scenario, seeds: Sequence[int], jobs: int) -> Iterator[Ite
     if jobs == 1:
         yield (run(scenario, seed) for seed in seeds)
         return
-    from concurrent.futures import ProcessPoolExecutor
+    from functools import partial
     from multiprocessing import get_context
 
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting = [pool.submit(run, scenario, seed) for seed in seeds]
-        try:
-            yield (one.result() for one in waiting)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with get_context("spawn").Pool(jobs, maxtasksperchild=RUNS_PER_PROCESS) as pool:
+        yield pool.imap(partial(run, scenario), seeds)
 
 
 def run(scenario: Scenario, seed: int) -> Result:
@@ -205,7 +205,7 @@ def repeat_line(ctx: click.Context, seed: int, strikes: Sequence[int] | None) ->
         words += [param.opts[0], ",".join(value) if isinstance(value, tuple) else f"{value:g}"]
     if strikes is not None:
         words += ["--only", ",".join(map(str, strikes))]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 COMMANDS = [simulate]

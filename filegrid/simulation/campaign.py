@@ -133,7 +133,10 @@ class Campaign:
             simulated_seconds=self.seconds,
             digest=self.trace.digest(),
         )
+        # What killed processes waited for is kept (see process.py), and would be gone through again
+        # and again by the collections of all later runs.
         gc.collect()
+        gc.freeze()
         return result
 
     def begin(self) -> None:

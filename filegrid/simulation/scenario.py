@@ -18,19 +18,18 @@ FAULTS = (
 
 _WEIGHTS = {kind: 3 if "head" in kind else 2 if "chunk" in kind else 1 for kind in FAULTS}
 
-SECONDS_PER_STRIKE = 10.0
-"""On average; in some runs they come much closer together."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """A run but for its seed.
 
     :ivar seconds: simulated, of the storm; the calm comes on top.
+    :ivar seconds_per_strike: on average; in some runs they come much closer together.
     :ivar strikes: their numbers, where not all of them are to fall.
     """
 
     seconds: float = 600.0
+    seconds_per_strike: float = 10.0
     heads: int = 3
     health: int = 3
     chunk_servers: int = 5
@@ -68,7 +67,7 @@ def draw_strikes(scenario: Scenario, seed: int) -> list[Strike]:
     """All of a run, in order. Leaving some out changes nothing about the others."""
     rng = random.Random(f"{seed} strikes")
     weights = [_WEIGHTS[kind] for kind in scenario.faults]
-    gap_seconds = SECONDS_PER_STRIKE / rng.choice((1, 1, 3, 8))
+    gap_seconds = scenario.seconds_per_strike / rng.choice((1, 1, 3, 8))
     strikes: list[Strike] = []
     at = rng.expovariate(1 / gap_seconds)
     while at < scenario.seconds and scenario.faults:

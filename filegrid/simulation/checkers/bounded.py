@@ -13,7 +13,7 @@ MOST_TIMERS = 5000
 MOST_CONNECTIONS = 500
 """Of the whole grid, in the worst of storms."""
 
-SETTLED_SECONDS = 10.0
+SETTLED_SECONDS = 3.0
 """After the clients have gone, until nothing of them is left."""
 
 
