@@ -28,6 +28,7 @@ from filegrid.head.nodes import Stored, totals
 from filegrid.head.policies import POLICY_NAMES, Gain, Policies
 from filegrid.head.schema import FILE, MOST_INTEGER, ROOT, RegisterFile
 from filegrid.head.sessions import MOST_LINEAGE, Sessions, get_session
+from filegrid.head.shelf import Shelf
 from filegrid.head.trash import Trash
 from filegrid.head.tree import Tree
 from filegrid.model import CHUNK_ID_BYTES, SessionId, join_path, session_of, split_path
@@ -61,6 +62,7 @@ class Changes:
         self._policies = Policies(database, self._tree, self._contents)
         self._sessions = Sessions(database, registers)
         self._trash = Trash(database, registers, self._tree, self._contents)
+        self._shelf = Shelf(database, self._tree, self._contents, self._trash)
         self._of_clients: dict[str, Callable[[Any, journal.Entry], journal.Outcome]] = {
             "close_session": self._close_session,
             "make_folder": self._make_folder,
@@ -71,6 +73,7 @@ class Changes:
             "restore_trash": self._restore_trash,
             "empty_trash": self._empty_trash,
             "set_policy": self._set_policy,
+            "keep_backup": self._shelf.keep,
         }
         self._of_heads: dict[str, Callable[[Any, journal.Entry], journal.Outcome]] = {
             "create_grid": self._create_grid,

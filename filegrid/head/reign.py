@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from filegrid.config import Settings
 from filegrid.election.quorum import Member
 from filegrid.errors import GridError, InvalidRequest, NotLeader
+from filegrid.head.backups import Backups
 from filegrid.head.balance import Balance
 from filegrid.head.collector import Collector
 from filegrid.head.drain import Drain
@@ -30,9 +31,11 @@ from filegrid.head.roster import Roster, Server
 from filegrid.head.shipping import Shipping
 from filegrid.head.status import StatusReport
 from filegrid.head.story import Story
+from filegrid.head.vault import Vault
 from filegrid.head.verbs import Verbs
 from filegrid.model import ChunkId, Epoch, Identity
 from filegrid.net.council import Council
+from filegrid.net.dial import DataPool
 from filegrid.net.link import Caller, Link, Method
 from filegrid.net.tasks import Tasks
 from filegrid.protocol.wire import journal_pb2 as journal
@@ -87,6 +90,8 @@ class Reign:
         roster: Roster,
         restraint: Restraint,
         install: Callable[[Link, int], Awaitable[int]],
+        backups: Backups,
+        pool: DataPool,
         certificate_expires_ms: int,
     ) -> None:
         self.serving = False
@@ -150,6 +155,21 @@ class Reign:
             propose=self._ledger.propose,
         )
         self._story = Story(runtime, namespace, roster, redundancy, propose=self._ledger.propose)
+        self._vault = Vault(
+            runtime,
+            backups,
+            namespace,
+            roster,
+            pool,
+            name=identity.name,
+            chunk_bytes=settings.grid.chunk_bytes,
+            replication=settings.grid.replication,
+            min_replicas=settings.grid.min_replicas,
+            interval_seconds=settings.backup.interval_seconds,
+            log_time_ms=lambda: self._ledger.log_time_ms,
+            propose=self._ledger.propose,
+            tell=self._story.tell,
+        )
         self._report = StatusReport(
             runtime,
             council=council,
@@ -169,6 +189,7 @@ class Reign:
             story=self._story,
             registry=registry,
             balance=self._balance,
+            vault=self._vault,
         )
         verbs = Verbs(
             runtime,
@@ -241,6 +262,7 @@ class Reign:
         await self._collector.stop()
         await self._drain.stop()
         await self._story.stop()
+        await self._vault.stop()
         await self._tasks.stop()
         await self._shipping.ended()
         await self._ledger.drained()
@@ -301,6 +323,7 @@ class Reign:
             self._collector.turn()
             self._drain.turn()
             self._balance.turn()
+            self._vault.turn()
             if len(self._tasks) == 0:
                 self._tasks.begin(self._expire())
                 self._tasks.begin(self._keep_voters())

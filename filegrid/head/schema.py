@@ -26,6 +26,10 @@ ROOT = 1
 TRASH = 2
 """The two nodes that are always there. What is in the trash hangs below the second."""
 
+BACKUPS = b"\x01"
+"""The name, beside the root's, of the folder of the backups that the grid keeps in itself; it is
+made with the first one, and is below no path."""
+
 _TABLES = (
     # A tree by parent and name: moving or removing a whole folder changes one row.
     """CREATE TABLE nodes (

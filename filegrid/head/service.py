@@ -34,7 +34,7 @@ from filegrid.head.roster import Roster
 from filegrid.head.verbs import CLIENTS, VERBS
 from filegrid.model import Epoch, Identity, Role
 from filegrid.net.council import Council, incarnate
-from filegrid.net.dial import acceptor, hello_of
+from filegrid.net.dial import DataPool, acceptor, hello_of
 from filegrid.net.link import Caller, Handler, Link, Method
 from filegrid.net.tasks import Tasks, shielded
 from filegrid.protocol.frames import Plane
@@ -132,6 +132,7 @@ class Head:
         )
         self._sender = StateSender(runtime, folder, folder.within(STATE))
         self._backups = Backups(runtime, folder, folder.within(STATE))
+        self._pool = DataPool(runtime, self._hello)
         self._receiver = StateReceiver(runtime, folder, self._log, namespace)
         self._jury = Jury(runtime, self._council, settings.node.health, self._probed)
         self._liveness = Liveness(
@@ -235,6 +236,7 @@ class Head:
         await self._tasks.finish()
         await self._roster.stop()
         await self._backups.stop()
+        self._pool.close()
         await self._log.stop()
         for link in list(self._links):
             link.close()
@@ -274,6 +276,8 @@ class Head:
             roster=self._roster,
             restraint=self._restraint,
             install=self._sender.send,
+            backups=self._backups,
+            pool=self._pool,
             certificate_expires_ms=self._certificate_expires_ms,
         )
         self._reign.begin()

@@ -15,6 +15,7 @@ from filegrid.head.repair import Repair
 from filegrid.head.roster import Roster, Server
 from filegrid.head.shipping import Shipping
 from filegrid.head.story import Story
+from filegrid.head.vault import Vault
 from filegrid.head.view import View
 from filegrid.model import Address
 from filegrid.net.council import Council
@@ -51,6 +52,7 @@ class StatusReport:
         registry: Registry,
         balance: Balance,
         story: Story,
+        vault: Vault,
     ) -> None:
         self._runtime = runtime
         self._council = council
@@ -71,6 +73,7 @@ class StatusReport:
         self._registry = registry
         self._balance = balance
         self._story = story
+        self._vault = vault
 
     def make(self) -> wire.Status:
         registers = self._namespace.registers()
@@ -91,6 +94,7 @@ class StatusReport:
             condition=condition,
             because=because,
             work=[*self._repairing(), *self._draining(), *self._balancing()],
+            backups=self._vault.status(),
         )
 
     def _heads(self, log_index: int) -> list[wire.HeadStatus]:
@@ -254,6 +258,8 @@ class StatusReport:
             for member, _ in self._council.linked()
             if member not in self._shipping.voters
         ]
+        if self._vault.failure:
+            warnings.append(f"no backup could be kept in the grid: {self._vault.failure}")
         if unknown := len(self._redundancy.unknown):
             warnings.append(
                 f"{unknown} chunks of before the restore are kept that no file names;"

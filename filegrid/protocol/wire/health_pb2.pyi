@@ -109,6 +109,10 @@ class Event(_message.Message):
         KIND_ROT_HEALED: Event._Kind.ValueType  # 19
         KIND_DISK: Event._Kind.ValueType  # 20
         """one of its disks is in another condition"""
+        KIND_BACKUP_FAILED: Event._Kind.ValueType  # 30
+        """Of the backups that the grid keeps in itself; `node` is the head that makes them."""
+        KIND_BACKUP_KEPT: Event._Kind.ValueType  # 31
+        """the first one after that"""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: Event.Kind.ValueType  # 0
@@ -132,6 +136,10 @@ class Event(_message.Message):
     KIND_ROT_HEALED: Event.Kind.ValueType  # 19
     KIND_DISK: Event.Kind.ValueType  # 20
     """one of its disks is in another condition"""
+    KIND_BACKUP_FAILED: Event.Kind.ValueType  # 30
+    """Of the backups that the grid keeps in itself; `node` is the head that makes them."""
+    KIND_BACKUP_KEPT: Event.Kind.ValueType  # 31
+    """the first one after that"""
 
     KIND_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
