@@ -84,6 +84,13 @@ class Election:
         maximum=60,
         roles=HEAD + HEALTH,
     )
+    priority: int = setting(
+        "a head with a higher priority than the leader's takes over calmly, once it has caught up",
+        default=0,
+        minimum=0,
+        maximum=1000,
+        roles=HEAD,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

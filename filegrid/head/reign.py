@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from filegrid.config import Settings
 from filegrid.election.quorum import Member
-from filegrid.errors import GridError, InvalidRequest, NotLeader
+from filegrid.errors import GridError, InvalidRequest, NotLeader, Unavailable
 from filegrid.head.backups import Backups
 from filegrid.head.balance import Balance
 from filegrid.head.collector import Collector
@@ -410,16 +410,22 @@ class Reign:
     # Handing over.
 
     async def hand_over(self, target: Member) -> None:
-        """Let another head lead, once it has all of the log.
+        """Let another head lead, once it has all of the log: changes wait meanwhile.
 
         :raises InvalidRequest: where it has no vote or cannot be reached.
+        :raises Unavailable: where it does not get the end of the log in time; this head leads on.
+        :raises NotLeader: where this head leads no more.
         """
         if target not in self._log.voters or self._council.link_to(target) is None:
             raise InvalidRequest("this head cannot lead now", target.name)
+        if self._log.last_index - self._shipping.matched(target) > CAUGHT_UP_ENTRIES:
+            raise Unavailable("it is far behind", target.name, advice="it catches up by itself")
         self._ledger.pause()
         deadline_at = self._runtime.clock.seconds() + HAND_OVER_SECONDS
         while self._shipping.matched(target) < self._log.last_index:
             if self._runtime.clock.seconds() > deadline_at:
-                break  # its election then takes as long as any other
+                self._ledger.resume()
+                raise Unavailable("it does not get the end of the log", target.name)
             await self._runtime.sleep(LOOK_SECONDS)
+        self._need_lead()  # or it would be another reign of this head that ends
         self._council.hand_over(target)

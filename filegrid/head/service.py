@@ -12,8 +12,10 @@ from twisted.logger import Logger
 from filegrid.ballot import BallotFile
 from filegrid.config import Settings
 from filegrid.datafolder import DataFolder
+from filegrid.election.events import Claim
 from filegrid.election.lease import Timing
 from filegrid.election.messages import Ballot
+from filegrid.election.preference import Preference, losses
 from filegrid.election.quorum import Member
 from filegrid.errors import GridError, InvalidRequest, NotLeader
 from filegrid.head.backups import Backups
@@ -28,7 +30,7 @@ from filegrid.head.namespace import Namespace
 from filegrid.head.operations import OPERATORS
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
-from filegrid.head.reign import Reign
+from filegrid.head.reign import CAUGHT_UP_ENTRIES, Reign
 from filegrid.head.restraint import Restraint
 from filegrid.head.roster import Roster
 from filegrid.head.verbs import CLIENTS, VERBS
@@ -127,13 +129,14 @@ class Head:
             ballots=ballots,
             ballot=ballot,
             timing=Timing(lease_seconds=settings.election.lease_seconds),
-            priority=0,
+            priority=settings.election.priority,
             on_fatal=on_fatal,
         )
         self._sender = StateSender(runtime, folder, folder.within(STATE))
         self._backups = Backups(runtime, folder, folder.within(STATE))
         self._pool = DataPool(runtime, self._hello)
         self._receiver = StateReceiver(runtime, folder, self._log, namespace)
+        self._preference = Preference()
         self._jury = Jury(runtime, self._council, settings.node.health, self._probed)
         self._liveness = Liveness(
             suspect_seconds=settings.chunk.suspect_seconds,
@@ -290,7 +293,15 @@ class Head:
 
     def hand_over_to(self, target: Member) -> None:
         if self._reign is not None:
-            self._tasks.begin(self._reign.hand_over(target))
+            self._tasks.begin(self._give_way(self._reign, target))
+
+    async def _give_way(self, reign: Reign, target: Member) -> None:
+        try:
+            await reign.hand_over(target)
+        except GridError as error:
+            _log.info(
+                "{target} is preferred, and does not lead yet: {error}", target=target, error=error
+            )
 
     def _end_reign(self, reason: str) -> None:
         reign, self._reign = self._reign, None
@@ -465,8 +476,28 @@ class Head:
 
     def _housekeep(self) -> None:
         self._backups.expire()
+        self._claim()
         if self._reign is not None:
             self._reign.housekeep()
+
+    def _claim(self) -> None:
+        """Ask for the lead, where this head is preferred and has been ready for long enough."""
+        if not self._settings.election.priority:
+            return
+        leader, log = self._council.leader, self._log
+        follows = leader not in (None, self._council.me)
+        lacks = log.commit_index - log.applied_index  # as far as the leader has told
+        if self._preference.asks(
+            steady=follows and lacks <= CAUGHT_UP_ENTRIES,
+            lost=self._lost,
+            now=self._runtime.clock.seconds(),
+        ):
+            self._council.handle(Claim())
+
+    def _lost(self) -> int:
+        """How often this head lost the lead of late, as the log has noted it."""
+        elections = self._namespace.elections()
+        return losses(elections, self._identity.name, self._runtime.wall_seconds())
 
 
 def open_head(

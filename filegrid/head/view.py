@@ -296,6 +296,10 @@ class View:
         """What the log has noted last, the oldest first."""
         return chronicle.last_events(self._reads, limit)
 
+    def elections(self) -> list[tuple[str, float]]:
+        """Who was elected, and when in seconds since 1970; the last of them, the oldest first."""
+        return chronicle.elections(self._reads)
+
     def last_event(self, node: str, kinds: Sequence[Event.Kind.ValueType]) -> Event | None:
         """The last of a node that is of one of these kinds."""
         return chronicle.last_event(self._reads, node, kinds)
