@@ -178,6 +178,7 @@ class ChunkServer:
         assert isinstance(request, wire.Heartbeat)
         await self._obey(request.order)
         self._heads.leads(caller.link)
+        self._heads.learn(request.heads)
         await self._disks.look()
         return self._load()
 

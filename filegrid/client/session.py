@@ -204,7 +204,9 @@ class Session:
 
     async def _open(self) -> OpenedSession:
         now = self.runtime.clock.seconds()
-        return OpenedSession(await self.call(wire.OpenSession(), head_pb2.SessionOpened), now)
+        opened = await self.call(wire.OpenSession(), head_pb2.SessionOpened)
+        self._heads.add(opened.heads)
+        return OpenedSession(opened, now)
 
     async def _keep_on(self) -> None:
         while (session := self._current) is not None:
@@ -216,10 +218,11 @@ class Session:
     async def _keep(self, session: OpenedSession) -> None:
         now = self.runtime.clock.seconds()
         try:
-            await self.call(head_pb2.KeepSession(session=session.id), Done)
+            kept = await self.call(head_pb2.KeepSession(session=session.id), Done)
         except SESSION_ENDED:
             self.forget(session)
         else:
+            self._heads.add(kept.heads)
             session.kept_at = now
 
     # One request.

@@ -20,6 +20,7 @@ from filegrid.head.headlog import HeadLog
 from filegrid.head.jury import Jury
 from filegrid.head.ledger import Ledger
 from filegrid.head.locations import Locations
+from filegrid.head.membership import heir, next_voters
 from filegrid.head.namespace import Namespace
 from filegrid.head.operations import Operations
 from filegrid.head.pruning import Pruning
@@ -360,24 +361,36 @@ class Reign:
         return roomy < min(self._grid.replication, len(servers))
 
     async def _keep_voters(self) -> None:
-        """Give heads that have caught up a vote, one change at a time (S7); take it from the
-        incarnations that they were before their disks were wiped (S2)."""
+        """One step towards the heads that are to vote; :mod:`filegrid.head.membership` says why it
+        is safe. None is begun before the one before is committed (S7)."""
         if self._log.configuration_index > self._log.commit_index:
             return
-        voters = self._log.voters
-        for member, _ in self._council.linked():
-            if member in voters:
-                continue
-            before = next((voter for voter in voters if voter.name == member.name), None)
-            if before is not None:
-                _log.warn("{name} came back with an empty disk", name=member.name)
-                await self._configure(set(voters) - {before})
-                return
-            behind = self._log.commit_index - self._shipping.matched(member)
-            if self._shipping.matched(member) and behind <= CAUGHT_UP_ENTRIES:
-                _log.info("{name} gets a vote", name=member.name)
-                await self._configure({*voters, member})
-                return
+        me, voters = self._council.me, self._log.voters
+        present = [member for member, _ in self._council.linked()]
+        removed = {one.name for one in self._namespace.heads() if not one.wanted}
+        following = next_voters(
+            voters, me=me, present=present, removed=removed, ready=self._is_ready
+        )
+        if following is not None:
+            _log.info(
+                "the heads that vote are to be {voters}",
+                voters=", ".join(one.name for one in sorted(following)),
+            )
+            assert len(voters ^ following) == 1, (voters, following)
+            await self._configure(set(following))
+            return
+        target = heir(
+            voters, me=me, present=present, removed=removed, matched=self._shipping.matched
+        )
+        if target is not None:
+            try:
+                await self.hand_over(target)
+            except GridError as error:
+                _log.warn("a head that is to be removed still leads: {error}", error=error)
+
+    def _is_ready(self, member: Member) -> bool:
+        matched = self._shipping.matched(member)
+        return bool(matched) and self._log.commit_index - matched <= CAUGHT_UP_ENTRIES
 
     async def _configure(self, voters: set[Member]) -> None:
         named = [

@@ -34,7 +34,7 @@ from filegrid.head.reign import CAUGHT_UP_ENTRIES, Reign
 from filegrid.head.restraint import Restraint
 from filegrid.head.roster import Roster
 from filegrid.head.verbs import CLIENTS, VERBS
-from filegrid.model import Epoch, Identity, Role
+from filegrid.model import Address, Epoch, Identity, Role
 from filegrid.net.council import Council, incarnate
 from filegrid.net.dial import DataPool, acceptor, hello_of
 from filegrid.net.link import Caller, Handler, Link, Method
@@ -178,6 +178,8 @@ class Head:
             "get_status": Method(CLIENTS | HEADS, self._get_status),
             "hand_over": Method(OPERATORS, self._hand_over),
             "discard_unknown": Method(OPERATORS, self._as_leader("discard_unknown")),
+            "add_head": Method(OPERATORS, self._as_leader("add_head")),
+            "remove_head": Method(OPERATORS, self._as_leader("remove_head")),
             "begin_backup": Method(OPERATORS, self._leading(self._begin_backup)),
             "read_backup": Method(OPERATORS, self._leading(self._read_backup)),
             "end_backup": Method(OPERATORS, self._end_backup),
@@ -451,6 +453,9 @@ class Head:
             last_index=self._log.last_index,
             applied_index=self._log.applied_index,
             disk_waits_ms=round(self._log.disk_waits_seconds * 1000),
+            heads=self._roster.heads,
+            voters=len(self._log.voters),
+            has_no_vote=self._council.me not in self._log.voters,
         )
 
     async def _hand_over(self, caller: Caller, request: Message) -> frame_pb2.Done:
@@ -476,9 +481,17 @@ class Head:
 
     def _housekeep(self) -> None:
         self._backups.expire()
+        self._look_for_heads()
         self._claim()
         if self._reign is not None:
             self._reign.housekeep()
+
+    def _look_for_heads(self) -> None:
+        """Dial heads that were added, and tell those who dial us of them."""
+        added = [one.address for one in self._namespace.heads() if one.wanted and one.address]
+        self._roster.heads = added
+        own = self._settings.address
+        self._council.learn(one for text in added if (one := Address.parse(text)) != own)
 
     def _claim(self) -> None:
         """Ask for the lead, where this head is preferred and has been ready for long enough."""

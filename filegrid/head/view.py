@@ -16,6 +16,7 @@ from filegrid.backup import STORED_AS
 from filegrid.election.quorum import Member
 from filegrid.errors import ContentCollected, NotAFolder
 from filegrid.head import chronicle, policies, shelf, trash
+from filegrid.head.membership import RegisteredHead
 from filegrid.head.nodes import children, find_at_once, names_to, need, totals
 from filegrid.head.schema import ROOT, Registers, open_schema, read_registers
 from filegrid.head.sessions import SESSION_LEASE_MS, Session, get_session, was_opened
@@ -50,6 +51,7 @@ _RELEASED_BEFORE = """SELECT chunk_id, length, digest FROM released
     WHERE released_ms < ? AND collected = 0 ORDER BY released_ms, chunk_id LIMIT ?"""
 _DUE_SESSIONS = "SELECT id FROM sessions WHERE renewed_ms < ? ORDER BY id LIMIT ?"
 _VOTERS = "SELECT name, incarnation FROM voters ORDER BY name"
+_HEADS = "SELECT name, address, wanted FROM heads ORDER BY name"
 _SERVERS = "SELECT name, incarnation, rack, address, standing FROM servers ORDER BY name"
 
 
@@ -273,6 +275,13 @@ class View:
     def voters(self) -> list[Member]:
         """The heads that vote, as of the last committed configuration; none before the first."""
         return [Member(name, incarnation) for name, incarnation in self._reads.execute(_VOTERS)]
+
+    def heads(self) -> list[RegisteredHead]:
+        """What operators said of heads."""
+        return [
+            RegisteredHead(name=name, address=address, wanted=bool(wanted))
+            for name, address, wanted in self._reads.execute(_HEADS)
+        ]
 
     def counts(self) -> Counts:
         with self._moment():

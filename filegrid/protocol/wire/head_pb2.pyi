@@ -74,11 +74,16 @@ class SessionOpened(_message.Message):
     CHUNK_BYTES_FIELD_NUMBER: _builtins.int
     REPLICATION_FIELD_NUMBER: _builtins.int
     MIN_REPLICAS_FIELD_NUMBER: _builtins.int
+    HEADS_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     lease_seconds: _builtins.int
     chunk_bytes: _builtins.int
     replication: _builtins.int
     min_replicas: _builtins.int
+    @_builtins.property
+    def heads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """addresses of heads that were added since the grid was configured"""
+
     def __init__(
         self,
         *,
@@ -87,10 +92,11 @@ class SessionOpened(_message.Message):
         chunk_bytes: _builtins.int = ...,
         replication: _builtins.int = ...,
         min_replicas: _builtins.int = ...,
+        heads: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_bytes", b"chunk_bytes", "lease_seconds", b"lease_seconds", "min_replicas", b"min_replicas", "replication", b"replication", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_bytes", b"chunk_bytes", "heads", b"heads", "lease_seconds", b"lease_seconds", "min_replicas", b"min_replicas", "replication", b"replication", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
