@@ -53,6 +53,14 @@ class Heads:
     def __str__(self) -> str:
         return ", ".join(str(dialler.address) for dialler in self._diallers)
 
+    def away(self) -> list[str]:
+        """The heads that cannot be reached, and why."""
+        return [
+            f"{dialler.address}: {dialler.trouble.what}"
+            for dialler in self._diallers
+            if dialler.link is None
+        ]
+
     def best(self) -> tuple[Address, Link] | None:
         """A link that is up, to the head that is the likeliest to lead; None for none."""
         if not self._stopped:

@@ -257,6 +257,14 @@ class Session:
                 subject,
                 advice="look before trying again",
             )
+        if isinstance(error, NotLeader):
+            away = "; ".join(self._heads.away())
+            return Unavailable(
+                f"no head leads: nothing can be read or changed before one does"
+                f" ({away or error.what})",
+                advice="a majority of the heads has to run: start those that do not, and see"
+                " 'filegrid status'",
+            )
         if isinstance(error, DeadlineExceeded):
             return Unavailable("no head answered in time", str(self._heads), advice=SEE_STATUS)
         return error
