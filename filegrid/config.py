@@ -84,6 +84,13 @@ class Election:
         maximum=60,
         roles=HEAD + HEALTH,
     )
+    priority: int = setting(
+        "a head with a higher priority than the leader's takes over calmly, once it has caught up",
+        default=0,
+        minimum=0,
+        maximum=1000,
+        roles=HEAD,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +205,20 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """How often the grid keeps a copy of its metadata on its own chunk servers."""
+
+    interval_seconds: int = setting(
+        "time between two backups of the metadata that the grid keeps in its own chunk servers"
+        " (the last 24 stay); 0: none",
+        default=3600,
+        minimum=0,
+        maximum=30 * DAY_SECONDS,
+        roles=HEAD,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """This one node."""
 
@@ -258,6 +279,7 @@ class Settings:
     repair: Repair = field(default_factory=Repair)
     scrub: Scrub = field(default_factory=Scrub)
     balance: Balance = field(default_factory=Balance)
+    backup: Backup = field(default_factory=Backup)
     node: Node
     tls: Tls
 

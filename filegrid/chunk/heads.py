@@ -20,6 +20,9 @@ from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.protocol.wire import frame_pb2
 from filegrid.runtime import Runtime
 
+MOST_HEADS = 32
+"""With those that heads tell of; a grid has three or five."""
+
 MOST_CHANGES = 1000
 """Chunks in one message; more wait for the next."""
 
@@ -60,10 +63,9 @@ class HeadLinks:
         self._run = run
         self._told: dict[Link, _Telling] = {}
         self._leader: Link | None = None
-        self._diallers = [
-            Dialler(runtime, address, role=Role.HEAD, hello=hello, service=self)
-            for address in addresses
-        ]
+        self._dialler = partial(Dialler, runtime, role=Role.HEAD, hello=hello, service=self)
+        self._diallers = [self._dialler(address) for address in addresses]
+        self._stopped = False
 
     def start(self) -> None:
         for dialler in self._diallers:
@@ -71,10 +73,19 @@ class HeadLinks:
 
     async def stop(self) -> None:
         """Take leave of all heads that can be reached, so that nobody takes this for a crash."""
+        self._stopped = True
         joined = [link for link, telling in self._told.items() if telling.joined]
         await gather(self._say_leave(link) for link in joined)
         for dialler in self._diallers:
             await dialler.stop()
+
+    def learn(self, addresses: Iterable[str]) -> None:
+        """Join the heads too that were added since this server was configured."""
+        known = {str(dialler.address) for dialler in self._diallers}
+        for address in set(addresses) - known:
+            if len(self._diallers) < MOST_HEADS and not self._stopped:
+                self._diallers.append(dialler := self._dialler(Address.parse(address)))
+                dialler.start()
 
     def leads(self, link: Link) -> None:
         """The head on this link gives orders: it is told of changes at once."""
@@ -99,7 +110,8 @@ class HeadLinks:
             telling.stop()
 
     async def _say_join(self, link: Link) -> None:
-        await link.call(self._join(), wire.Joined, timeout_seconds=ANSWER_SECONDS)
+        joined = await link.call(self._join(), wire.Joined, timeout_seconds=ANSWER_SECONDS)
+        self.learn(joined.heads)
         telling = self._told.get(link)
         if telling is not None:
             telling.start()

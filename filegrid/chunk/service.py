@@ -44,6 +44,8 @@ COMPACT_STEP_SECONDS = 0.05
 
 READERS = frozenset({Role.CLIENT, Role.OPERATOR, Role.CHUNK})
 HEADS = frozenset({Role.HEAD})
+WRITERS = READERS | HEADS
+"""Heads keep backups of the metadata on the chunk servers."""
 
 _log = Logger()
 
@@ -106,7 +108,7 @@ class ChunkServer:
             run=self._run,
         )
         self.methods: Mapping[str, Method] = {
-            "write_chunk": Method(READERS, self._transfers.write),
+            "write_chunk": Method(WRITERS, self._transfers.write),
             "store_chunks": Method(READERS, self._transfers.store),
             "fetch_chunks": Method(READERS, self._transfers.fetch),
             "read_chunk": Method(READERS, self._transfers.read),
@@ -176,6 +178,7 @@ class ChunkServer:
         assert isinstance(request, wire.Heartbeat)
         await self._obey(request.order)
         self._heads.leads(caller.link)
+        self._heads.learn(request.heads)
         await self._disks.look()
         return self._load()
 

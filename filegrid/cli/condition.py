@@ -58,6 +58,8 @@ def show_status(state: dict[str, Any]) -> None:
     ]
     counts = ", ".join([f"{chunks['healthy']} healthy", *others])
     click.echo(f"chunks  {chunks['total']}: {counts}")
+    if state["backups"]["interval_seconds"]:
+        click.echo(f"backups {backup_line(state['backups'])}")
     for work in state["work"]:
         click.echo(work_line(work))
     if state["heads"]:
@@ -81,6 +83,14 @@ def show_status(state: dict[str, Any]) -> None:
             _SERVER_TITLES,
             [server_row(server) for server in state["chunk_servers"]],
         )
+
+
+def backup_line(backups: dict[str, Any]) -> str:
+    """How it stands with the copies of the metadata that the grid keeps in itself."""
+    if not backups["kept"]:
+        return f"none kept in the grid yet, one every {backups['interval_seconds']} s"
+    size = human_bytes(backups["last_bytes"])
+    return f"{backups['kept']} kept in the grid, the last of {local_time(backups['last'])}, {size}"
 
 
 def work_line(work: dict[str, Any]) -> str:
@@ -129,6 +139,8 @@ def event_line(event: dict[str, Any]) -> str:
         "rot_found": f"{node} found damage",
         "rot_healed": f"the damage on {node} is healed",
         "disk": f"{node}'s disk",
+        "backup_failed": f"{node} could not keep a backup in the grid",
+        "backup_kept": f"{node} keeps backups in the grid again",
     }
     text = told.get(event["kind"], f"{event['kind']}: {node}")
     if event["text"]:

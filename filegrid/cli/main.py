@@ -14,7 +14,7 @@ from filegrid.cli.output import INTERRUPTED, Invocation, error_line, exit_code, 
 from filegrid.errors import GridError
 
 _MODULES = (
-    *("nodes", "demo", "ca", "files", "trash", "policy", "operator", "forecast"),
+    *("nodes", "demo", "ca", "files", "trash", "policy", "operator", "heads", "forecast"),
     *("backup", "restore", "rebuild", "bench", "simulate"),
 )
 """Modules of filegrid.cli that have COMMANDS, in the order of looking. Each imports what it needs

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from filegrid.backup import HEADER_BYTES, STORED_AS, verify
+from filegrid.backup import HEADER_BYTES, STORED_AS
+from filegrid.cli.kept import newest, scan
 from filegrid.cli.opened import as_json, shown
-from filegrid.cli.output import note, print_json
+from filegrid.cli.output import print_json
 from filegrid.cli.restore import FIRST_HEAD, New, Old
-from filegrid.errors import GridError, NoSuchChunk
-from filegrid.model import Chunk
 from filegrid.protocol.wire.backup_pb2 import BackupHeader
 
 if TYPE_CHECKING:
-    from filegrid.chunk.store import Store
     from filegrid.head.rebuilding import Rebuilt
-    from filegrid.head.salvage import Salvage, Version
 
 MOST_SHOWN = 20
 """Lines about /lost+found; `--json` has all."""
@@ -111,9 +107,9 @@ def _rebuild(
     from filegrid.head.schema import open_schema
 
     disk, salvage = RealDisk(), Salvage()
-    stores = [_scan(path, grid_id, salvage) for path in sorted(nodes.glob("chunk-*"))]
+    stores = [scan(path, grid_id, salvage) for path in sorted(nodes.glob("chunk-*"))]
     stored = salvage.take(STORED_AS)
-    backup = _newest(stored, stores) if with_backup else None
+    backup = newest(stored, stores) if with_backup else None
     rebuilt: list[Rebuilt] = []
 
     def fill(path: str) -> sqlite3.Connection:
@@ -138,68 +134,6 @@ def _rebuild(
         chunks=len(salvage.chunk_ids),
         damaged=sum(len(store.damaged) for store in stores),
     )
-
-
-def _scan(folder: Path, grid_id: str, salvage: Salvage) -> Store:
-    from filegrid.chunk.store import Store
-    from filegrid.disk import RealDisk
-
-    store = Store(RealDisk(), str(folder), grid_id=grid_id)
-    for chunk in store.load():
-        try:
-            salvage.add(store.header(chunk.id))
-        except GridError as error:
-            note(f"left out: {error}")
-    return store
-
-
-def _newest(
-    versions: Iterable[Version], stores: list[Store]
-) -> tuple[BackupHeader, Callable[[int, int], bytes]] | None:
-    """The newest whole backup of those that the grid kept in itself."""
-    best: tuple[BackupHeader, Callable[[int, int], bytes]] | None = None
-    for version in versions:
-        if not version.whole:
-            continue
-        try:
-            read = _reading(version, stores)
-            header = verify(read, f"backup {version.content_id.hex()}")
-        except GridError as error:
-            note(f"left out: {error}")
-            continue
-        if best is None or (header.lineage, header.index) > (best[0].lineage, best[0].index):
-            best = header, read
-    return best
-
-
-def _reading(version: Version, stores: list[Store]) -> Callable[[int, int], bytes]:
-    """Reads a whole version, from replicas that were checked.
-
-    :raises GridError: where a chunk has no good replica.
-    """
-    good = [(chunk, _good_replica(chunk, stores)) for chunk in version.runs[0]]
-
-    def read(length: int, offset: int) -> bytes:
-        place, start = divmod(offset, version.chunk_bytes)
-        if place >= len(good):
-            return b""
-        chunk, store = good[place]
-        return store.read(chunk, start, min(length, version.chunk_bytes - start))
-
-    return read
-
-
-def _good_replica(chunk: Chunk, stores: list[Store]) -> Store:
-    trouble: GridError = NoSuchChunk("it is on no chunk server", chunk.id.hex())
-    for store in stores:
-        try:
-            store.verify(chunk)
-            return store
-        except NoSuchChunk:
-            continue
-        except GridError as error:
-            trouble = error
-    raise trouble
 
 
 COMMANDS = [rebuild]

@@ -233,6 +233,14 @@ class Grid:
         """As :meth:`filegrid.client.grid.GridClient.backup`."""
         return self.runner.run(lambda: self.client.backup(target))
 
+    def add_head(self, name: str, address: str) -> None:
+        """As :meth:`filegrid.client.grid.GridClient.add_head`."""
+        self.runner.run(lambda: self.client.add_head(name, address))
+
+    def remove_head(self, name: str) -> None:
+        """As :meth:`filegrid.client.grid.GridClient.remove_head`."""
+        self.runner.run(lambda: self.client.remove_head(name))
+
     def discard_unknown(self, *, dry_run: bool = False) -> int:
         """As :meth:`filegrid.client.grid.GridClient.discard_unknown`."""
         return self.runner.run(lambda: self.client.discard_unknown(dry_run=dry_run))

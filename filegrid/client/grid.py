@@ -354,6 +354,21 @@ class GridClient:
         """
         await self.access.session.call(replication_pb2.HandOver(head=head), Done)
 
+    async def add_head(self, name: str, address: str) -> None:
+        """Let another head have a vote, once it can be reached and has caught up; for operators.
+
+        :param address: HOST:PORT, where it listens.
+        :raises InvalidRequest: where there are too many heads.
+        """
+        await self.access.session.call(values_pb2.AddHead(name=name, address=address), Done)
+
+    async def remove_head(self, name: str) -> None:
+        """Let a head have no vote any more; where it leads, another one does first. For operators.
+
+        :raises InvalidRequest: where there is none of this name, or it is the last.
+        """
+        await self.access.session.call(values_pb2.RemoveHead(name=name), Done)
+
     async def backup(self, target: str | os.PathLike[str]) -> BackedUp:
         """Copy the grid's metadata, as it is at one moment, into a local file; for operators.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from twisted.internet.defer import Deferred, TimeoutError
 
@@ -53,6 +53,14 @@ class Heads:
     def __str__(self) -> str:
         return ", ".join(str(dialler.address) for dialler in self._diallers)
 
+    def away(self) -> list[str]:
+        """The heads that cannot be reached, and why."""
+        return [
+            f"{dialler.address}: {dialler.trouble.what}"
+            for dialler in self._diallers
+            if dialler.link is None
+        ]
+
     def best(self) -> tuple[Address, Link] | None:
         """A link that is up, to the head that is the likeliest to lead; None for none."""
         if not self._stopped:
@@ -87,6 +95,14 @@ class Heads:
             self._prefer(Address.parse(error.leader))
         elif self._diallers[0].address == address:
             self._diallers.append(self._diallers.pop(0))
+
+    def add(self, addresses: Iterable[str]) -> None:
+        """Heads that were added to the grid since this client was configured."""
+        known = {str(dialler.address) for dialler in self._diallers}
+        for address in set(addresses) - known:
+            if len(self._diallers) < MOST_HEADS and not self._stopped:
+                self._diallers.append(dialler := self._dialler(Address.parse(address)))
+                dialler.start()
 
     def _prefer(self, address: Address) -> None:
         for place, dialler in enumerate(self._diallers):

@@ -204,7 +204,9 @@ class Session:
 
     async def _open(self) -> OpenedSession:
         now = self.runtime.clock.seconds()
-        return OpenedSession(await self.call(wire.OpenSession(), head_pb2.SessionOpened), now)
+        opened = await self.call(wire.OpenSession(), head_pb2.SessionOpened)
+        self._heads.add(opened.heads)
+        return OpenedSession(opened, now)
 
     async def _keep_on(self) -> None:
         while (session := self._current) is not None:
@@ -216,10 +218,11 @@ class Session:
     async def _keep(self, session: OpenedSession) -> None:
         now = self.runtime.clock.seconds()
         try:
-            await self.call(head_pb2.KeepSession(session=session.id), Done)
+            kept = await self.call(head_pb2.KeepSession(session=session.id), Done)
         except SESSION_ENDED:
             self.forget(session)
         else:
+            self._heads.add(kept.heads)
             session.kept_at = now
 
     # One request.
@@ -253,6 +256,14 @@ class Session:
                 f"no answer came to the change; it may have been applied ({error})",
                 subject,
                 advice="look before trying again",
+            )
+        if isinstance(error, NotLeader):
+            away = "; ".join(self._heads.away())
+            return Unavailable(
+                f"no head leads: nothing can be read or changed before one does"
+                f" ({away or error.what})",
+                advice="a majority of the heads has to run: start those that do not, and see"
+                " 'filegrid status'",
             )
         if isinstance(error, DeadlineExceeded):
             return Unavailable("no head answered in time", str(self._heads), advice=SEE_STATUS)

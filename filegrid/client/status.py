@@ -22,6 +22,8 @@ _KINDS = {
     Event.KIND_ROT_FOUND: "rot_found",
     Event.KIND_ROT_HEALED: "rot_healed",
     Event.KIND_DISK: "disk",
+    Event.KIND_BACKUP_FAILED: "backup_failed",
+    Event.KIND_BACKUP_KEPT: "backup_kept",
 }
 
 
@@ -64,6 +66,13 @@ def status_document(status: wire.Status) -> dict[str, Any]:
         "warnings": list(status.warnings),
         "work": [work_document(work) for work in status.work],
         "verdicts": [event_document(event) for event in status.verdicts],
+        "backups": {
+            "interval_seconds": status.backups.interval_seconds,
+            "kept": status.backups.kept,
+            "last": status.backups.last_ms / 1000 or None,
+            "last_bytes": status.backups.last_bytes,
+            "failure": status.backups.failure or None,
+        },
     }
 
 

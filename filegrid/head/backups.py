@@ -108,6 +108,10 @@ class Backups:
             self._paths.discard(path)
             raise
 
+    async def pread(self, backup: Backup, length: int, offset: int) -> bytes:
+        """As :meth:`Backup.pread`."""
+        return await self._lane.run(backup.pread, length, offset)
+
     async def drop(self, backup: Backup) -> None:
         self._paths.discard(backup.path)
         await self._lane.run(self._remove, backup)

@@ -24,10 +24,12 @@ from filegrid.errors import (
 )
 from filegrid.head import chronicle
 from filegrid.head.contents import MOST_REPLICATION, Contents
+from filegrid.head.membership import MOST_HEADS
 from filegrid.head.nodes import Stored, totals
 from filegrid.head.policies import POLICY_NAMES, Gain, Policies
 from filegrid.head.schema import FILE, MOST_INTEGER, ROOT, RegisterFile
 from filegrid.head.sessions import MOST_LINEAGE, Sessions, get_session
+from filegrid.head.shelf import Shelf
 from filegrid.head.trash import Trash
 from filegrid.head.tree import Tree
 from filegrid.model import CHUNK_ID_BYTES, SessionId, join_path, session_of, split_path
@@ -40,6 +42,17 @@ _SERVER = "SELECT incarnation, rack, address FROM servers WHERE name = ?"
 _STANDING = "SELECT standing FROM servers WHERE name = ?"
 _DROP_VOTERS = "DELETE FROM voters"
 _ADD_VOTER = "INSERT INTO voters VALUES (?, ?)"
+_SET_HEAD = """INSERT INTO heads VALUES (?, ?, ?)
+    ON CONFLICT (name) DO UPDATE SET address = excluded.address, wanted = excluded.wanted"""
+_DROP_HEAD = """INSERT INTO heads VALUES (?, '', 0) ON CONFLICT (name) DO UPDATE SET wanted = 0"""
+_IS_HEAD = """SELECT 1 FROM voters WHERE name = ?1
+    UNION SELECT 1 FROM heads WHERE name = ?1"""
+_COUNT_HEADS = """SELECT count(*) FROM (
+        SELECT name FROM voters UNION SELECT name FROM heads WHERE wanted
+    ) WHERE name <> ?"""
+_ANOTHER_HEAD = """SELECT 1 FROM voters
+    WHERE name <> ? AND name NOT IN (SELECT name FROM heads WHERE NOT wanted)"""
+_SEE_STATUS = "see 'filegrid status'"
 _SET_SERVER = """INSERT INTO servers (name, incarnation, rack, address) VALUES (?, ?, ?, ?)
     ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation, rack = excluded.rack,
     address = excluded.address"""
@@ -61,6 +74,7 @@ class Changes:
         self._policies = Policies(database, self._tree, self._contents)
         self._sessions = Sessions(database, registers)
         self._trash = Trash(database, registers, self._tree, self._contents)
+        self._shelf = Shelf(database, self._tree, self._contents, self._trash)
         self._of_clients: dict[str, Callable[[Any, journal.Entry], journal.Outcome]] = {
             "close_session": self._close_session,
             "make_folder": self._make_folder,
@@ -71,6 +85,7 @@ class Changes:
             "restore_trash": self._restore_trash,
             "empty_trash": self._empty_trash,
             "set_policy": self._set_policy,
+            "keep_backup": self._shelf.keep,
         }
         self._of_heads: dict[str, Callable[[Any, journal.Entry], journal.Outcome]] = {
             "create_grid": self._create_grid,
@@ -86,6 +101,8 @@ class Changes:
             "discard_unknown": self._discard_unknown,
             "apply_policies": self._apply_policies,
             "note": self._note,
+            "add_head": self._add_head,
+            "remove_head": self._remove_head,
         }
 
     def fetch(self, entries: Sequence[journal.Entry]) -> None:
@@ -490,6 +507,23 @@ class Changes:
         self._database.execute(_DROP_VOTERS)
         self._database.executemany(_ADD_VOTER, rows)
         return journal.Outcome(count=len(rows))
+
+    def _add_head(self, change: wire.AddHead, entry: journal.Entry) -> journal.Outcome:
+        count = self._database.execute(_COUNT_HEADS, (change.name,)).fetchone()[0]
+        if count >= MOST_HEADS:
+            raise InvalidRequest(f"a grid has at most {MOST_HEADS} heads", change.name)
+        self._database.execute(_SET_HEAD, (change.name, change.address, 1))
+        return journal.Outcome(count=1)
+
+    def _remove_head(self, change: wire.RemoveHead, entry: journal.Entry) -> journal.Outcome:
+        if not self._database.execute(_IS_HEAD, (change.name,)).fetchone():
+            raise InvalidRequest("there is no such head", change.name, advice=_SEE_STATUS)
+        if not self._database.execute(_ANOTHER_HEAD, (change.name,)).fetchone():
+            raise InvalidRequest(
+                "no other head would have a vote", change.name, advice="add another one first"
+            )
+        self._database.execute(_DROP_HEAD, (change.name,))
+        return journal.Outcome(count=1)
 
     def _discard_unknown(self, change: DiscardUnknown, entry: journal.Entry) -> journal.Outcome:
         now = self._registers.now

@@ -10,10 +10,13 @@ from filegrid.protocol.wire.health_pb2 import Event
 MOST_EVENTS = 10_000
 """Kept; some years of a quiet grid, and some MiB."""
 
+MOST_ELECTIONS = 64
+
 _LAST_NUMBER = "SELECT ifnull(max(number), 0) FROM events"
 _ADD = "INSERT INTO events VALUES (?, ?, ?, ?)"
 _TRIM = "DELETE FROM events WHERE number <= ?"
 _LIST = "SELECT event FROM events ORDER BY number DESC LIMIT ?"
+_LIST_OF = "SELECT event FROM events WHERE kind = ? ORDER BY number DESC LIMIT ?"
 _LAST_OF = """SELECT event FROM events WHERE node = ? AND kind IN ({})
     ORDER BY number DESC LIMIT 1"""
 
@@ -34,6 +37,13 @@ def last_events(database: sqlite3.Connection, limit: int) -> list[Event]:
     """The oldest of them first."""
     rows = database.execute(_LIST, (limit,)).fetchall()
     return [Event.FromString(event) for (event,) in reversed(rows)]
+
+
+def elections(database: sqlite3.Connection) -> list[tuple[str, float]]:
+    """Who was elected, and when in seconds since 1970; the oldest of them first."""
+    rows = database.execute(_LIST_OF, (Event.KIND_ELECTION, MOST_ELECTIONS)).fetchall()
+    events = [Event.FromString(event) for (event,) in reversed(rows)]
+    return [(event.node, event.at_ms / 1000) for event in events]
 
 
 def last_event(

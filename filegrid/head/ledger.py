@@ -95,8 +95,13 @@ class Ledger:
             await self._loop
 
     def pause(self) -> None:
-        """Begin nothing more; what comes waits for the end of the reign."""
+        """Begin nothing more; what comes waits for the end of the reign, or for :meth:`resume`."""
         self._paused = True
+
+    def resume(self) -> None:
+        """The reign goes on after all."""
+        self._paused = False
+        self._turn()
 
     async def propose(self, command: Command) -> Outcome:
         """Have a command committed and applied; log time and wall time are filled in here.

@@ -30,6 +30,7 @@ LOG = "log"
 _PIECE_BYTES = 1024 * 1024
 _FOUNDING_BYTES = 16
 _ALL_SESSIONS = "SELECT id FROM sessions"
+_DROP_HEADS = "DELETE FROM heads"
 _DROP_VOTERS = "DELETE FROM voters"
 _ADD_VOTER = "INSERT INTO voters VALUES (?, ?)"
 
@@ -111,6 +112,7 @@ def _rename(database: sqlite3.Connection, birth: Birth, incarnation: bytes) -> R
     for (session,) in database.execute(_ALL_SESSIONS).fetchall():
         contents.end_session(SessionId(session))
         sessions.end(SessionId(session))
+    database.execute(_DROP_HEADS)  # those of the old lineage: they are lost
     database.execute(_DROP_VOTERS)
     database.execute(_ADD_VOTER, (birth.name, incarnation))
     now.lineage, now.forgotten_lineage = birth.lineage, 0

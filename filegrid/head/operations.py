@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 
 from google.protobuf.message import Message
 
+from filegrid.config import NAME_ALLOWED, NAME_PATTERN
+from filegrid.errors import InvalidRequest, from_fault
 from filegrid.head.balance import Balance
 from filegrid.head.drain import Drain
 from filegrid.head.forecast import Forecasts
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
 from filegrid.head.roster import Roster
-from filegrid.model import Role
+from filegrid.model import Address, Role
 from filegrid.net.link import Caller, Method
-from filegrid.protocol.wire import backup_pb2, frame_pb2
+from filegrid.protocol.wire import backup_pb2, frame_pb2, values_pb2
 from filegrid.protocol.wire import head_pb2 as wire
 from filegrid.protocol.wire import journal_pb2 as journal
 
@@ -49,7 +52,29 @@ class Operations:
             "repair_now": Method(OPERATORS, self._repair_now),
             "what_if": Method(ANYBODY, self._what_if),
             "discard_unknown": Method(OPERATORS, self._discard_unknown),
+            "add_head": Method(OPERATORS, self._add_head),
+            "remove_head": Method(OPERATORS, self._remove_head),
         }
+
+    async def _add_head(self, caller: Caller, request: Message) -> frame_pb2.Done:
+        """It gets a vote once it can be reached and has caught up."""
+        assert isinstance(request, values_pb2.AddHead)
+        if not re.fullmatch(NAME_PATTERN, request.name):
+            raise InvalidRequest(f"a head has {NAME_ALLOWED}", request.name)
+        address = str(Address.parse(request.address))
+        change = values_pb2.AddHead(name=request.name, address=address)
+        return await self._change(journal.Command(add_head=change))
+
+    async def _remove_head(self, caller: Caller, request: Message) -> frame_pb2.Done:
+        """Its vote is taken from it as soon as the others can decide without it."""
+        assert isinstance(request, values_pb2.RemoveHead)
+        return await self._change(journal.Command(remove_head=request))
+
+    async def _change(self, command: journal.Command) -> frame_pb2.Done:
+        outcome = await self._propose(command)
+        if outcome.WhichOneof("result") == "fault":
+            raise from_fault(outcome.fault)
+        return frame_pb2.Done()
 
     async def _discard_unknown(self, caller: Caller, request: Message) -> backup_pb2.UnknownChunks:
         """What was born in an earlier lineage and no file names may be collected (S12)."""

@@ -10,7 +10,8 @@ from twisted.logger import Logger
 
 from filegrid.config import Settings
 from filegrid.election.quorum import Member
-from filegrid.errors import GridError, InvalidRequest, NotLeader
+from filegrid.errors import GridError, InvalidRequest, NotLeader, Unavailable
+from filegrid.head.backups import Backups
 from filegrid.head.balance import Balance
 from filegrid.head.collector import Collector
 from filegrid.head.drain import Drain
@@ -19,6 +20,7 @@ from filegrid.head.headlog import HeadLog
 from filegrid.head.jury import Jury
 from filegrid.head.ledger import Ledger
 from filegrid.head.locations import Locations
+from filegrid.head.membership import heir, next_voters
 from filegrid.head.namespace import Namespace
 from filegrid.head.operations import Operations
 from filegrid.head.pruning import Pruning
@@ -30,9 +32,11 @@ from filegrid.head.roster import Roster, Server
 from filegrid.head.shipping import Shipping
 from filegrid.head.status import StatusReport
 from filegrid.head.story import Story
+from filegrid.head.vault import Vault
 from filegrid.head.verbs import Verbs
 from filegrid.model import ChunkId, Epoch, Identity
 from filegrid.net.council import Council
+from filegrid.net.dial import DataPool
 from filegrid.net.link import Caller, Link, Method
 from filegrid.net.tasks import Tasks
 from filegrid.protocol.wire import journal_pb2 as journal
@@ -87,6 +91,8 @@ class Reign:
         roster: Roster,
         restraint: Restraint,
         install: Callable[[Link, int], Awaitable[int]],
+        backups: Backups,
+        pool: DataPool,
         certificate_expires_ms: int,
     ) -> None:
         self.serving = False
@@ -150,6 +156,21 @@ class Reign:
             propose=self._ledger.propose,
         )
         self._story = Story(runtime, namespace, roster, redundancy, propose=self._ledger.propose)
+        self._vault = Vault(
+            runtime,
+            backups,
+            namespace,
+            roster,
+            pool,
+            name=identity.name,
+            chunk_bytes=settings.grid.chunk_bytes,
+            replication=settings.grid.replication,
+            min_replicas=settings.grid.min_replicas,
+            interval_seconds=settings.backup.interval_seconds,
+            log_time_ms=lambda: self._ledger.log_time_ms,
+            propose=self._ledger.propose,
+            tell=self._story.tell,
+        )
         self._report = StatusReport(
             runtime,
             council=council,
@@ -169,6 +190,7 @@ class Reign:
             story=self._story,
             registry=registry,
             balance=self._balance,
+            vault=self._vault,
         )
         verbs = Verbs(
             runtime,
@@ -241,6 +263,7 @@ class Reign:
         await self._collector.stop()
         await self._drain.stop()
         await self._story.stop()
+        await self._vault.stop()
         await self._tasks.stop()
         await self._shipping.ended()
         await self._ledger.drained()
@@ -301,6 +324,7 @@ class Reign:
             self._collector.turn()
             self._drain.turn()
             self._balance.turn()
+            self._vault.turn()
             if len(self._tasks) == 0:
                 self._tasks.begin(self._expire())
                 self._tasks.begin(self._keep_voters())
@@ -337,24 +361,36 @@ class Reign:
         return roomy < min(self._grid.replication, len(servers))
 
     async def _keep_voters(self) -> None:
-        """Give heads that have caught up a vote, one change at a time (S7); take it from the
-        incarnations that they were before their disks were wiped (S2)."""
+        """One step towards the heads that are to vote; :mod:`filegrid.head.membership` says why it
+        is safe. None is begun before the one before is committed (S7)."""
         if self._log.configuration_index > self._log.commit_index:
             return
-        voters = self._log.voters
-        for member, _ in self._council.linked():
-            if member in voters:
-                continue
-            before = next((voter for voter in voters if voter.name == member.name), None)
-            if before is not None:
-                _log.warn("{name} came back with an empty disk", name=member.name)
-                await self._configure(set(voters) - {before})
-                return
-            behind = self._log.commit_index - self._shipping.matched(member)
-            if self._shipping.matched(member) and behind <= CAUGHT_UP_ENTRIES:
-                _log.info("{name} gets a vote", name=member.name)
-                await self._configure({*voters, member})
-                return
+        me, voters = self._council.me, self._log.voters
+        present = [member for member, _ in self._council.linked()]
+        removed = {one.name for one in self._namespace.heads() if not one.wanted}
+        following = next_voters(
+            voters, me=me, present=present, removed=removed, ready=self._is_ready
+        )
+        if following is not None:
+            _log.info(
+                "the heads that vote are to be {voters}",
+                voters=", ".join(one.name for one in sorted(following)),
+            )
+            assert len(voters ^ following) == 1, (voters, following)
+            await self._configure(set(following))
+            return
+        target = heir(
+            voters, me=me, present=present, removed=removed, matched=self._shipping.matched
+        )
+        if target is not None:
+            try:
+                await self.hand_over(target)
+            except GridError as error:
+                _log.warn("a head that is to be removed still leads: {error}", error=error)
+
+    def _is_ready(self, member: Member) -> bool:
+        matched = self._shipping.matched(member)
+        return bool(matched) and self._log.commit_index - matched <= CAUGHT_UP_ENTRIES
 
     async def _configure(self, voters: set[Member]) -> None:
         named = [
@@ -387,16 +423,22 @@ class Reign:
     # Handing over.
 
     async def hand_over(self, target: Member) -> None:
-        """Let another head lead, once it has all of the log.
+        """Let another head lead, once it has all of the log: changes wait meanwhile.
 
         :raises InvalidRequest: where it has no vote or cannot be reached.
+        :raises Unavailable: where it does not get the end of the log in time; this head leads on.
+        :raises NotLeader: where this head leads no more.
         """
         if target not in self._log.voters or self._council.link_to(target) is None:
             raise InvalidRequest("this head cannot lead now", target.name)
+        if self._log.last_index - self._shipping.matched(target) > CAUGHT_UP_ENTRIES:
+            raise Unavailable("it is far behind", target.name, advice="it catches up by itself")
         self._ledger.pause()
         deadline_at = self._runtime.clock.seconds() + HAND_OVER_SECONDS
         while self._shipping.matched(target) < self._log.last_index:
             if self._runtime.clock.seconds() > deadline_at:
-                break  # its election then takes as long as any other
+                self._ledger.resume()
+                raise Unavailable("it does not get the end of the log", target.name)
             await self._runtime.sleep(LOOK_SECONDS)
+        self._need_lead()  # or it would be another reign of this head that ends
         self._council.hand_over(target)

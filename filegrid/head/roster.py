@@ -108,6 +108,8 @@ class Roster:
         self._suspect_seconds = suspect_seconds
         self._maintenance_seconds = maintenance_seconds
         self._restraint = restraint
+        self.heads: list[str] = []
+        """Addresses of heads that were added since the grid was configured: servers join them."""
         self._servers: dict[str, Server] = {}
         self._suspicion = Suspicion()
         self._tasks = Tasks("watching a chunk server")
@@ -251,9 +253,9 @@ class Roster:
         _log.info("{name} joined from {address}", name=name, address=server.address)
         if self._reign is None:
             self._tasks.begin(self._read_inventory(server))
-            return wire.Joined()
+            return wire.Joined(heads=self.heads)
         self._watch(server, self._reign)
-        return wire.Joined(epoch=self._reign.epoch)
+        return wire.Joined(epoch=self._reign.epoch, heads=self.heads)
 
     async def leave(self, caller: Caller, request: Message) -> frame_pb2.Done:
         """A chunk server is being stopped, and may come back: it is not dead for a while."""
@@ -292,7 +294,7 @@ class Roster:
     async def _beat(self, server: Server, reign: _Reign) -> None:
         """Ask for heartbeats as long as the link is up, and the reign lasts."""
         while server.link is not None and self._reign is reign:
-            request = wire.Heartbeat(order=self.order(server))
+            request = wire.Heartbeat(order=self.order(server), heads=self.heads)
             try:
                 load = await server.link.call(
                     request, wire.Load, timeout_seconds=self._suspect_seconds

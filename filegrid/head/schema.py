@@ -12,8 +12,11 @@ from dataclasses import dataclass, fields
 from filegrid.errors import UnsupportedVersion
 from filegrid.head.rows import write_rows
 
-SCHEMA_VERSION = 3
-"""In the database's user_version; any other one is refused by name (S24)."""
+SCHEMA_VERSION = 4
+"""In the database's user_version; a later one is refused by name (S24)."""
+
+OLDEST_VERSION = 3
+"""An older one is refused too; those since then are brought up to date."""
 
 MOST_INTEGER = 2**63 - 1
 """SQLite's integers end here; a larger number from the wire is refused before it gets there."""
@@ -25,6 +28,10 @@ FOLDER = 2
 ROOT = 1
 TRASH = 2
 """The two nodes that are always there. What is in the trash hangs below the second."""
+
+BACKUPS = b"\x01"
+"""The name, beside the root's, of the folder of the backups that the grid keeps in itself; it is
+made with the first one, and is below no path."""
 
 _TABLES = (
     # A tree by parent and name: moving or removing a whole folder changes one row.
@@ -131,11 +138,22 @@ _TABLES = (
         name TEXT PRIMARY KEY,
         incarnation BLOB NOT NULL
     ) WITHOUT ROWID""",
+    # What operators said of heads; see membership.py.
+    """CREATE TABLE heads (
+        name TEXT PRIMARY KEY,
+        address TEXT NOT NULL,
+        wanted INTEGER NOT NULL
+    ) WITHOUT ROWID""",
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "INSERT INTO nodes VALUES (0, x'', 1, 2, 0, 0, NULL)",
     "INSERT INTO nodes VALUES (0, x'00', 2, 2, 0, 0, NULL)",
     "INSERT INTO folders VALUES (1, 0, 0)",
 )
+
+_SINCE = {
+    4: next(table for table in _TABLES if table.startswith("CREATE TABLE heads")),
+}
+"""What each version has that the one before it had not."""
 
 _READ_META = "SELECT key, value FROM meta"
 _WRITE_META = "INSERT OR REPLACE INTO meta VALUES (ROWS)"
@@ -160,6 +178,12 @@ def open_schema(database: sqlite3.Connection, *, writable: bool = True) -> None:
         with database:
             for statement in _TABLES:
                 database.execute(statement)
+            database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    elif OLDEST_VERSION <= version < SCHEMA_VERSION and writable:
+        database.execute("BEGIN IMMEDIATE")
+        with database:
+            for later in range(version + 1, SCHEMA_VERSION + 1):
+                database.execute(_SINCE[later])
             database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     elif version != SCHEMA_VERSION:
         raise UnsupportedVersion(

@@ -12,8 +12,10 @@ from twisted.logger import Logger
 from filegrid.ballot import BallotFile
 from filegrid.config import Settings
 from filegrid.datafolder import DataFolder
+from filegrid.election.events import Claim
 from filegrid.election.lease import Timing
 from filegrid.election.messages import Ballot
+from filegrid.election.preference import Preference, losses
 from filegrid.election.quorum import Member
 from filegrid.errors import GridError, InvalidRequest, NotLeader
 from filegrid.head.backups import Backups
@@ -28,13 +30,13 @@ from filegrid.head.namespace import Namespace
 from filegrid.head.operations import OPERATORS
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
-from filegrid.head.reign import Reign
+from filegrid.head.reign import CAUGHT_UP_ENTRIES, Reign
 from filegrid.head.restraint import Restraint
 from filegrid.head.roster import Roster
 from filegrid.head.verbs import CLIENTS, VERBS
-from filegrid.model import Epoch, Identity, Role
+from filegrid.model import Address, Epoch, Identity, Role
 from filegrid.net.council import Council, incarnate
-from filegrid.net.dial import acceptor, hello_of
+from filegrid.net.dial import DataPool, acceptor, hello_of
 from filegrid.net.link import Caller, Handler, Link, Method
 from filegrid.net.tasks import Tasks, shielded
 from filegrid.protocol.frames import Plane
@@ -127,12 +129,14 @@ class Head:
             ballots=ballots,
             ballot=ballot,
             timing=Timing(lease_seconds=settings.election.lease_seconds),
-            priority=0,
+            priority=settings.election.priority,
             on_fatal=on_fatal,
         )
         self._sender = StateSender(runtime, folder, folder.within(STATE))
         self._backups = Backups(runtime, folder, folder.within(STATE))
+        self._pool = DataPool(runtime, self._hello)
         self._receiver = StateReceiver(runtime, folder, self._log, namespace)
+        self._preference = Preference()
         self._jury = Jury(runtime, self._council, settings.node.health, self._probed)
         self._liveness = Liveness(
             suspect_seconds=settings.chunk.suspect_seconds,
@@ -174,6 +178,8 @@ class Head:
             "get_status": Method(CLIENTS | HEADS, self._get_status),
             "hand_over": Method(OPERATORS, self._hand_over),
             "discard_unknown": Method(OPERATORS, self._as_leader("discard_unknown")),
+            "add_head": Method(OPERATORS, self._as_leader("add_head")),
+            "remove_head": Method(OPERATORS, self._as_leader("remove_head")),
             "begin_backup": Method(OPERATORS, self._leading(self._begin_backup)),
             "read_backup": Method(OPERATORS, self._leading(self._read_backup)),
             "end_backup": Method(OPERATORS, self._end_backup),
@@ -235,6 +241,7 @@ class Head:
         await self._tasks.finish()
         await self._roster.stop()
         await self._backups.stop()
+        self._pool.close()
         await self._log.stop()
         for link in list(self._links):
             link.close()
@@ -274,6 +281,8 @@ class Head:
             roster=self._roster,
             restraint=self._restraint,
             install=self._sender.send,
+            backups=self._backups,
+            pool=self._pool,
             certificate_expires_ms=self._certificate_expires_ms,
         )
         self._reign.begin()
@@ -286,7 +295,15 @@ class Head:
 
     def hand_over_to(self, target: Member) -> None:
         if self._reign is not None:
-            self._tasks.begin(self._reign.hand_over(target))
+            self._tasks.begin(self._give_way(self._reign, target))
+
+    async def _give_way(self, reign: Reign, target: Member) -> None:
+        try:
+            await reign.hand_over(target)
+        except GridError as error:
+            _log.info(
+                "{target} is preferred, and does not lead yet: {error}", target=target, error=error
+            )
 
     def _end_reign(self, reason: str) -> None:
         reign, self._reign = self._reign, None
@@ -436,6 +453,9 @@ class Head:
             last_index=self._log.last_index,
             applied_index=self._log.applied_index,
             disk_waits_ms=round(self._log.disk_waits_seconds * 1000),
+            heads=self._roster.heads,
+            voters=len(self._log.voters),
+            has_no_vote=self._council.me not in self._log.voters,
         )
 
     async def _hand_over(self, caller: Caller, request: Message) -> frame_pb2.Done:
@@ -461,8 +481,36 @@ class Head:
 
     def _housekeep(self) -> None:
         self._backups.expire()
+        self._look_for_heads()
+        self._claim()
         if self._reign is not None:
             self._reign.housekeep()
+
+    def _look_for_heads(self) -> None:
+        """Dial heads that were added, and tell those who dial us of them."""
+        added = [one.address for one in self._namespace.heads() if one.wanted and one.address]
+        self._roster.heads = added
+        own = self._settings.address
+        self._council.learn(one for text in added if (one := Address.parse(text)) != own)
+
+    def _claim(self) -> None:
+        """Ask for the lead, where this head is preferred and has been ready for long enough."""
+        if not self._settings.election.priority:
+            return
+        leader, log = self._council.leader, self._log
+        follows = leader not in (None, self._council.me)
+        lacks = log.commit_index - log.applied_index  # as far as the leader has told
+        if self._preference.asks(
+            steady=follows and lacks <= CAUGHT_UP_ENTRIES,
+            lost=self._lost,
+            now=self._runtime.clock.seconds(),
+        ):
+            self._council.handle(Claim())
+
+    def _lost(self) -> int:
+        """How often this head lost the lead of late, as the log has noted it."""
+        elections = self._namespace.elections()
+        return losses(elections, self._identity.name, self._runtime.wall_seconds())
 
 
 def open_head(

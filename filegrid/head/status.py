@@ -15,6 +15,7 @@ from filegrid.head.repair import Repair
 from filegrid.head.roster import Roster, Server
 from filegrid.head.shipping import Shipping
 from filegrid.head.story import Story
+from filegrid.head.vault import Vault
 from filegrid.head.view import View
 from filegrid.model import Address
 from filegrid.net.council import Council
@@ -51,6 +52,7 @@ class StatusReport:
         registry: Registry,
         balance: Balance,
         story: Story,
+        vault: Vault,
     ) -> None:
         self._runtime = runtime
         self._council = council
@@ -71,6 +73,7 @@ class StatusReport:
         self._registry = registry
         self._balance = balance
         self._story = story
+        self._vault = vault
 
     def make(self) -> wire.Status:
         registers = self._namespace.registers()
@@ -91,6 +94,7 @@ class StatusReport:
             condition=condition,
             because=because,
             work=[*self._repairing(), *self._draining(), *self._balancing()],
+            backups=self._vault.status(),
         )
 
     def _heads(self, log_index: int) -> list[wire.HeadStatus]:
@@ -100,8 +104,10 @@ class StatusReport:
                 name=self._name, address=str(self._address), role="leader", log_index=log_index
             )
         }
-        voters = self._shipping.voters
+        voters, removed = self._shipping.voters, self._removed()
         for member, address in self._council.linked():
+            if member not in voters and member.name in removed:
+                continue
             heads[member.name] = wire.HeadStatus(
                 name=member.name,
                 address=str(address),
@@ -111,6 +117,22 @@ class StatusReport:
         for voter in voters:
             heads.setdefault(voter.name, wire.HeadStatus(name=voter.name, role="down"))
         return [heads[name] for name in sorted(heads)]
+
+    def _removed(self) -> set[str]:
+        """Names of heads that are to have no vote."""
+        return {one.name for one in self._namespace.heads() if not one.wanted}
+
+    def _changing_heads(self) -> Iterator[str]:
+        voters, removed = {one.name for one in self._shipping.voters}, self._removed()
+        linked = {member.name for member, _ in self._council.linked()}
+        for name in sorted(removed):
+            if name in voters:
+                yield f"{name} is being removed: that waits until the other heads can decide alone"
+            elif name in linked:
+                yield f"{name} was removed and still runs: stop it"
+        for one in self._namespace.heads():
+            if one.wanted and one.name not in voters | linked:
+                yield f"{one.name} was added and cannot be reached at {one.address}"
 
     def _servers(self) -> list[wire.ServerStatus]:
         return [
@@ -252,8 +274,11 @@ class StatusReport:
         warnings += [
             f"{member.name} is catching up and has no vote yet"
             for member, _ in self._council.linked()
-            if member not in self._shipping.voters
+            if member not in self._shipping.voters and member.name not in self._removed()
         ]
+        warnings += self._changing_heads()
+        if self._vault.failure:
+            warnings.append(f"no backup could be kept in the grid: {self._vault.failure}")
         if unknown := len(self._redundancy.unknown):
             warnings.append(
                 f"{unknown} chunks of before the restore are kept that no file names;"

@@ -127,13 +127,14 @@ class Verbs:
             chunk_bytes=self._settings.chunk_bytes,
             replication=self._settings.replication,
             min_replicas=self._settings.min_replicas,
+            heads=self._roster.heads,
         )
 
     async def _keep_session(self, caller: Caller, request: Message) -> frame_pb2.Done:
         assert isinstance(request, head_pb2.KeepSession)
         self._need_session(caller, request.session)
         await self._command(caller, journal.KeepSessions(sessions=[request.session]))
-        return frame_pb2.Done()
+        return frame_pb2.Done(heads=self._roster.heads)
 
     async def _command(self, caller: Caller, change: Message) -> journal.Outcome:
         command = journal.Command(client=caller.peer.name)

@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
+from filegrid.backup import STORED_AS
 from filegrid.election.quorum import Member
 from filegrid.errors import ContentCollected, NotAFolder
-from filegrid.head import chronicle, policies, trash
+from filegrid.head import chronicle, policies, shelf, trash
+from filegrid.head.membership import RegisteredHead
 from filegrid.head.nodes import children, find_at_once, names_to, need, totals
 from filegrid.head.schema import ROOT, Registers, open_schema, read_registers
 from filegrid.head.sessions import SESSION_LEASE_MS, Session, get_session, was_opened
@@ -49,6 +51,7 @@ _RELEASED_BEFORE = """SELECT chunk_id, length, digest FROM released
     WHERE released_ms < ? AND collected = 0 ORDER BY released_ms, chunk_id LIMIT ?"""
 _DUE_SESSIONS = "SELECT id FROM sessions WHERE renewed_ms < ? ORDER BY id LIMIT ?"
 _VOTERS = "SELECT name, incarnation FROM voters ORDER BY name"
+_HEADS = "SELECT name, address, wanted FROM heads ORDER BY name"
 _SERVERS = "SELECT name, incarnation, rack, address, standing FROM servers ORDER BY name"
 
 
@@ -144,8 +147,15 @@ class View:
         """Where the file with this content is now; empty when it is in the trash or gone."""
         with self._moment():
             row = self._reads.execute(_COUNT, (content_id,)).fetchone()
-            names = names_to(self._reads, row[1]) if row else None
-        return join_path(names) if names is not None else ""
+            return self._path_to(row[1]) if row else ""
+
+    def _path_to(self, node: int) -> str:
+        """Where it is; for a backup that the grid keeps what its chunks say, where no path leads,
+        and nothing for what is in the trash."""
+        names = names_to(self._reads, node)
+        if names is not None:
+            return join_path(names)
+        return STORED_AS if shelf.is_kept(self._reads, node) else ""
 
     def origin(self, record: ChunkRecord) -> ChunkOrigin:
         """What a replica of the chunk says of itself on disk."""
@@ -154,9 +164,7 @@ class View:
             row = self._reads.execute(_ORIGIN, (record.content_id,)).fetchone()
             if row is None:
                 return origin
-            names = names_to(self._reads, row[0])
-        if names is not None:
-            origin.path = join_path(names)
+            origin.path = self._path_to(row[0])
         _, origin.chunk_bytes, origin.chunk_count, origin.replication, origin.written_ms = row
         return origin
 
@@ -268,10 +276,22 @@ class View:
         """The heads that vote, as of the last committed configuration; none before the first."""
         return [Member(name, incarnation) for name, incarnation in self._reads.execute(_VOTERS)]
 
+    def heads(self) -> list[RegisteredHead]:
+        """What operators said of heads."""
+        return [
+            RegisteredHead(name=name, address=address, wanted=bool(wanted))
+            for name, address, wanted in self._reads.execute(_HEADS)
+        ]
+
     def counts(self) -> Counts:
         with self._moment():
             files, size = totals(self._reads, ROOT)
             return Counts(files=files, bytes=size, chunks=self.registers().chunks)
+
+    def backups(self) -> list[shelf.Kept]:
+        """Those that the grid keeps in itself, the oldest first."""
+        with self._moment():
+            return shelf.kept(self._reads)
 
     def list_trash(self, after: int, limit: int) -> list[trash.Thrown]:
         """What can be restored, in the order of the numbers; from after `after` on."""
@@ -284,6 +304,10 @@ class View:
     def last_events(self, limit: int) -> list[Event]:
         """What the log has noted last, the oldest first."""
         return chronicle.last_events(self._reads, limit)
+
+    def elections(self) -> list[tuple[str, float]]:
+        """Who was elected, and when in seconds since 1970; the last of them, the oldest first."""
+        return chronicle.elections(self._reads)
 
     def last_event(self, node: str, kinds: Sequence[Event.Kind.ValueType]) -> Event | None:
         """The last of a node that is of one of these kinds."""

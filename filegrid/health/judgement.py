@@ -34,6 +34,8 @@ class Answer:
     :param serves: it leads, and holds the lease.
     :param last_index: of its log; up to `applied_index` all is done.
     :param disk_waits_seconds: how long the oldest write to its log has not ended.
+    :param voters: how many heads have a vote; 0: it does not say.
+    :param has_vote: whether this one has.
     """
 
     member: Member
@@ -43,6 +45,8 @@ class Answer:
     last_index: int = 0
     applied_index: int = 0
     disk_waits_seconds: float = 0.0
+    voters: int = 0
+    has_vote: bool = True
 
 
 @dataclass(slots=True)
@@ -87,6 +91,8 @@ class Judge:
     def heard(self, answer: Answer) -> None:
         """A head has answered a probe."""
         name = answer.member.name
+        if answer.serves and answer.voters:
+            self._majority = answer.voters // 2 + 1  # heads were added or removed
         before = self._heads.get(name)
         idle = answer.serves and answer.last_index <= answer.applied_index
         if before is None or idle or answer.applied_index != before.answer.applied_index:
@@ -115,6 +121,7 @@ class Judge:
             name
             for name, head in self._heads.items()
             if head.answer.member != leader
+            and head.answer.has_vote
             and self._ran - head.heard_at < self._silent_seconds
             and head.answer.disk_waits_seconds < self._stuck_seconds / 2
         ]

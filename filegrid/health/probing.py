@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from filegrid.election.quorum import Member
 from filegrid.errors import DeadlineExceeded, GridError
@@ -15,6 +16,9 @@ from filegrid.net.tasks import Tasks
 from filegrid.protocol.wire import frame_pb2
 from filegrid.protocol.wire import health_pb2 as wire
 from filegrid.runtime import Runtime
+
+MOST_HEADS = 32
+"""Those that a head may add to the ones that are configured; a grid has three or five."""
 
 MOST_MISSES = 16
 """Probes in a row that a link may lose before it is dropped: the way may be another one."""
@@ -45,19 +49,27 @@ class Probing:
         self._tasks = Tasks("probing")
         self._misses: dict[Link, int] = {}
         self._asked: set[Link] = set()
-        self._diallers = [
-            Dialler(runtime, address, role=Role.HEAD, hello=hello, service=service)
-            for address in heads
-        ]
+        self._stopped = False
+        self._dialler = partial(Dialler, runtime, role=Role.HEAD, hello=hello, service=service)
+        self._diallers = [self._dialler(address) for address in heads]
 
     def start(self) -> None:
         for dialler in self._diallers:
             dialler.start()
 
     async def stop(self) -> None:
+        self._stopped = True
         for dialler in self._diallers:
             await dialler.stop()
         await self._tasks.stop()
+
+    def _learn(self, addresses: Iterable[str]) -> None:
+        """Heads that were added since this node was configured are probed too."""
+        known = {str(dialler.address) for dialler in self._diallers}
+        for address in set(addresses) - known:
+            if len(self._diallers) < MOST_HEADS:
+                self._diallers.append(dialler := self._dialler(Address.parse(address)))
+                dialler.start()
 
     def turn(self) -> None:
         """Ask every head that can be reached and has answered what it was asked before."""
@@ -81,6 +93,8 @@ class Probing:
         else:
             self._misses.pop(link, None)
             self._heard(_answer(link, answer))
+            if not self._stopped:
+                self._learn(answer.heads)
         finally:
             self._asked.discard(link)
             if not link.alive:
@@ -96,4 +110,6 @@ def _answer(link: Link, said: wire.Probed) -> Answer:
         last_index=said.last_index,
         applied_index=said.applied_index,
         disk_waits_seconds=said.disk_waits_ms / 1000,
+        voters=said.voters,
+        has_vote=not said.has_no_vote,
     )

@@ -6,6 +6,7 @@ The rules are :mod:`filegrid.election`'s; here its effects are carried out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 from google.protobuf.message import Message
@@ -107,7 +108,9 @@ class Council:
         self._ballots = ballots
         self._ballot_lane = runtime.threads.lane("ballot")
         self._on_fatal = on_fatal
-        self._diallers = [Dialler(runtime, address, role=role, hello=hello) for address in others]
+        self._dialler = partial(Dialler, runtime, role=role, hello=hello)
+        self._diallers = [self._dialler(address) for address in others]
+        self._started = False
         self._learners: frozenset[Member] = frozenset()
         self._bully = Bully(
             me,
@@ -125,6 +128,7 @@ class Council:
         self._stopped = False
 
     def start(self) -> None:
+        self._started = True
         for dialler in self._diallers:
             dialler.start()
         self.log_moved()
@@ -135,6 +139,14 @@ class Council:
             self._timer.cancel()
         for dialler in self._diallers:
             await dialler.stop()
+
+    def learn(self, addresses: Iterable[Address]) -> None:
+        """Dial these members too; those that are known are dialled anyway."""
+        for address in set(addresses) - {dialler.address for dialler in self._diallers}:
+            if not self._stopped:
+                self._diallers.append(dialler := self._dialler(address))
+                if self._started:
+                    dialler.start()
 
     # What others ask.
 

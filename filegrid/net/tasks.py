@@ -51,6 +51,9 @@ def _rest(
         step: Callable[[], Deferred[Any]]
         try:
             step = partial(work.send, (yield awaited))
+        except GeneratorExit:
+            work.close()  # nobody waits for it any more
+            raise
         except BaseException as error:
             step = partial(work.throw, error)
         try:

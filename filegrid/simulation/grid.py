@@ -263,6 +263,12 @@ class SimulatedGrid:
                 return machine
         return None
 
+    def add_head(self) -> Machine:
+        """One more machine, of which no other is told; it is to be started."""
+        machine = self._machine(Role.HEAD, f"head-{len(self.heads) + 1}", "")
+        self.heads.append(machine)
+        return machine
+
     def add_chunk_server(self, rack: str) -> Machine:
         """One more machine; it is to be started."""
         machine = self._machine(Role.CHUNK, f"chunk-{len(self.chunk_servers) + 1}", rack)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 from filegrid.cli.local_grid import LocalGrid
@@ -25,10 +26,10 @@ class LostHeads(RealGrid):
             self.filegrid("down", "--home", str(self.new))
         super().tearDown()
 
-    def up(self) -> None:
+    def up(self, *more: str) -> None:
         self.filegrid(
             *("up", "--home", str(self.home), "--health", "0", "--chunk-servers", "3"),
-            *("--set", f"grid.chunk_bytes={CHUNK}"),
+            *("--set", f"grid.chunk_bytes={CHUNK}", *more),
         )
 
     def lose_heads(self) -> None:
@@ -109,3 +110,33 @@ class LostHeads(RealGrid):
         self.filegrid("get", f"{lost}from-chunk-00000003", str(self.files / "part"))
         self.assertEqual((self.files / "part").read_bytes(), big.read_bytes()[3 * CHUNK :])
         self.filegrid("put", str(big), "/new")
+
+    def test_kept_in_the_grid(self) -> None:
+        """The chunk servers alone give the names back as the last backup in the grid has them."""
+        self.up("--set", "backup.interval_seconds=2")
+        big = self.make_file("big", CHUNK + 123)
+        self.filegrid("put", str(big), "/big")
+        self.filegrid("mv", "/big", "/renamed")  # which no chunk knows
+        self.filegrid("mkdir", "/empty")
+        known = self.status()["backups"]["kept"]
+        deadline_at = time.monotonic() + 30
+        while self.status()["backups"]["kept"] < known + 2:
+            self.assertLess(time.monotonic(), deadline_at)
+        self.lose_heads()
+        self.filegrid("down", "--home", str(self.home))
+        before = self.snapshot()
+        second = self.new.with_name("rebuilt")
+        self.filegrid("restore", "--home", str(self.new), "--chunk-data", str(self.home))
+        rebuilt = json.loads(
+            self.filegrid(
+                "rebuild", "--home", str(second), "--chunk-data", str(self.home), "--json"
+            )
+        )
+        self.assertEqual(self.snapshot(), before)
+        self.assertEqual((rebuilt["backup"]["files"], rebuilt["lost"]), (1, []))
+        self.environment["FILEGRID_GRID"] = str(self.new / "grid.toml")
+        self.filegrid("up", "--home", str(self.new))
+        self.until_clean(30)
+        self.filegrid("get", "/renamed", str(self.files / "out"))
+        self.assertSame(big, self.files / "out")
+        self.assertEqual(self.filegrid("ls", "/"), "empty\nrenamed\n")

@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from filegrid.protocol.wire import backup_pb2 as _backup_pb2
 from filegrid.protocol.wire import chunk_pb2 as _chunk_pb2
 from filegrid.protocol.wire import election_pb2 as _election_pb2
@@ -12,6 +13,7 @@ from filegrid.protocol.wire import replication_pb2 as _replication_pb2
 from filegrid.protocol.wire import values_pb2 as _values_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -149,6 +151,8 @@ class Call(_message.Message):
     READ_BACKUP_FIELD_NUMBER: _builtins.int
     END_BACKUP_FIELD_NUMBER: _builtins.int
     DISCARD_UNKNOWN_FIELD_NUMBER: _builtins.int
+    ADD_HEAD_FIELD_NUMBER: _builtins.int
+    REMOVE_HEAD_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     timeout_ms: _builtins.int
     """counted by the callee from receipt"""
@@ -271,6 +275,10 @@ class Call(_message.Message):
     def end_backup(self) -> _backup_pb2.EndBackup: ...
     @_builtins.property
     def discard_unknown(self) -> _backup_pb2.DiscardUnknown: ...
+    @_builtins.property
+    def add_head(self) -> _values_pb2.AddHead: ...
+    @_builtins.property
+    def remove_head(self) -> _values_pb2.RemoveHead: ...
     def __init__(
         self,
         *,
@@ -326,12 +334,14 @@ class Call(_message.Message):
         read_backup: _backup_pb2.ReadBackup | None = ...,
         end_backup: _backup_pb2.EndBackup | None = ...,
         discard_unknown: _backup_pb2.DiscardUnknown | None = ...,
+        add_head: _values_pb2.AddHead | None = ...,
+        remove_head: _values_pb2.RemoveHead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "discard_unknown", b"discard_unknown", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunks", b"inspect_chunks", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "lend_chunk", b"lend_chunk", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "store_chunks", b"store_chunks", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_head", b"add_head", "allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "discard_unknown", b"discard_unknown", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunks", b"inspect_chunks", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "lend_chunk", b"lend_chunk", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "remove_head", b"remove_head", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "store_chunks", b"store_chunks", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "discard_unknown", b"discard_unknown", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunks", b"inspect_chunks", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "lend_chunk", b"lend_chunk", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "store_chunks", b"store_chunks", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_head", b"add_head", "allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "discard_unknown", b"discard_unknown", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunks", b"inspect_chunks", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "lend_chunk", b"lend_chunk", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "remove_head", b"remove_head", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "store_chunks", b"store_chunks", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "open_file", "elect", "append_entries", "install_state", "join", "changes", "leave", "drain", "start_balance", "repair_now", "what_if", "set_policy", "list_policies", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunks", "store_chunks", "fetch_chunks", "lend_chunk", "probe", "get_events", "begin_backup", "read_backup", "end_backup", "discard_unknown"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "open_file", "elect", "append_entries", "install_state", "join", "changes", "leave", "drain", "start_balance", "repair_now", "what_if", "set_policy", "list_policies", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunks", "store_chunks", "fetch_chunks", "lend_chunk", "probe", "get_events", "begin_backup", "read_backup", "end_backup", "discard_unknown", "add_head", "remove_head"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -478,12 +488,19 @@ Global___Reply: _TypeAlias = Reply  # noqa: Y015
 class Done(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    HEADS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def heads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """to KeepSession; as in SessionOpened"""
+
     def __init__(
         self,
+        *,
+        heads: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heads", b"heads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -74,11 +74,16 @@ class SessionOpened(_message.Message):
     CHUNK_BYTES_FIELD_NUMBER: _builtins.int
     REPLICATION_FIELD_NUMBER: _builtins.int
     MIN_REPLICAS_FIELD_NUMBER: _builtins.int
+    HEADS_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     lease_seconds: _builtins.int
     chunk_bytes: _builtins.int
     replication: _builtins.int
     min_replicas: _builtins.int
+    @_builtins.property
+    def heads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """addresses of heads that were added since the grid was configured"""
+
     def __init__(
         self,
         *,
@@ -87,10 +92,11 @@ class SessionOpened(_message.Message):
         chunk_bytes: _builtins.int = ...,
         replication: _builtins.int = ...,
         min_replicas: _builtins.int = ...,
+        heads: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_bytes", b"chunk_bytes", "lease_seconds", b"lease_seconds", "min_replicas", b"min_replicas", "replication", b"replication", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_bytes", b"chunk_bytes", "heads", b"heads", "lease_seconds", b"lease_seconds", "min_replicas", b"min_replicas", "replication", b"replication", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -760,6 +766,7 @@ class Status(_message.Message):
     CONDITION_FIELD_NUMBER: _builtins.int
     BECAUSE_FIELD_NUMBER: _builtins.int
     WORK_FIELD_NUMBER: _builtins.int
+    BACKUPS_FIELD_NUMBER: _builtins.int
     grid_id: _builtins.str
     epoch: _builtins.int
     leader: _builtins.str
@@ -787,6 +794,8 @@ class Status(_message.Message):
 
     @_builtins.property
     def work(self) -> _containers.RepeatedCompositeFieldContainer[Global___Work]: ...
+    @_builtins.property
+    def backups(self) -> Global___BackupStatus: ...
     def __init__(
         self,
         *,
@@ -804,14 +813,52 @@ class Status(_message.Message):
         condition: _builtins.str = ...,
         because: _abc.Iterable[_builtins.str] | None = ...,
         work: _abc.Iterable[Global___Work] | None = ...,
+        backups: Global___BackupStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backups", b"backups", "chunks", b"chunks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "bytes", b"bytes", "chunk_servers", b"chunk_servers", "chunks", b"chunks", "condition", b"condition", "epoch", b"epoch", "files", b"files", "grid_id", b"grid_id", "heads", b"heads", "health", b"health", "leader", b"leader", "verdicts", b"verdicts", "warnings", b"warnings", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backups", b"backups", "because", b"because", "bytes", b"bytes", "chunk_servers", b"chunk_servers", "chunks", b"chunks", "condition", b"condition", "epoch", b"epoch", "files", b"files", "grid_id", b"grid_id", "heads", b"heads", "health", b"health", "leader", b"leader", "verdicts", b"verdicts", "warnings", b"warnings", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Status: _TypeAlias = Status  # noqa: Y015
+
+@_typing.final
+class BackupStatus(_message.Message):
+    """The backups of the metadata that the grid keeps in itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    LAST_MS_FIELD_NUMBER: _builtins.int
+    LAST_BYTES_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    interval_seconds: _builtins.int
+    """0: none are made"""
+    kept: _builtins.int
+    last_ms: _builtins.int
+    """when the newest was kept, since 1970"""
+    last_bytes: _builtins.int
+    """of its own length"""
+    failure: _builtins.str
+    """why the last try failed; empty where it did not"""
+    def __init__(
+        self,
+        *,
+        interval_seconds: _builtins.int = ...,
+        kept: _builtins.int = ...,
+        last_ms: _builtins.int = ...,
+        last_bytes: _builtins.int = ...,
+        failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "interval_seconds", b"interval_seconds", "kept", b"kept", "last_bytes", b"last_bytes", "last_ms", b"last_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupStatus: _TypeAlias = BackupStatus  # noqa: Y015
 
 @_typing.final
 class Drain(_message.Message):

@@ -109,6 +109,10 @@ class Event(_message.Message):
         KIND_ROT_HEALED: Event._Kind.ValueType  # 19
         KIND_DISK: Event._Kind.ValueType  # 20
         """one of its disks is in another condition"""
+        KIND_BACKUP_FAILED: Event._Kind.ValueType  # 30
+        """Of the backups that the grid keeps in itself; `node` is the head that makes them."""
+        KIND_BACKUP_KEPT: Event._Kind.ValueType  # 31
+        """the first one after that"""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: Event.Kind.ValueType  # 0
@@ -132,6 +136,10 @@ class Event(_message.Message):
     KIND_ROT_HEALED: Event.Kind.ValueType  # 19
     KIND_DISK: Event.Kind.ValueType  # 20
     """one of its disks is in another condition"""
+    KIND_BACKUP_FAILED: Event.Kind.ValueType  # 30
+    """Of the backups that the grid keeps in itself; `node` is the head that makes them."""
+    KIND_BACKUP_KEPT: Event.Kind.ValueType  # 31
+    """the first one after that"""
 
     KIND_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
@@ -228,6 +236,9 @@ class Probed(_message.Message):
     LAST_INDEX_FIELD_NUMBER: _builtins.int
     APPLIED_INDEX_FIELD_NUMBER: _builtins.int
     DISK_WAITS_MS_FIELD_NUMBER: _builtins.int
+    HEADS_FIELD_NUMBER: _builtins.int
+    VOTERS_FIELD_NUMBER: _builtins.int
+    HAS_NO_VOTE_FIELD_NUMBER: _builtins.int
     leader: _builtins.str
     """who leads, as far as it knows; empty: nobody"""
     incarnation: _builtins.bytes
@@ -240,6 +251,13 @@ class Probed(_message.Message):
     applied_index: _builtins.int
     disk_waits_ms: _builtins.int
     """how long the oldest write to the log has not ended"""
+    voters: _builtins.int
+    """how many heads have a vote; 0: it does not say"""
+    has_no_vote: _builtins.bool
+    @_builtins.property
+    def heads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """addresses of heads that were added since the grid was configured"""
+
     def __init__(
         self,
         *,
@@ -250,10 +268,13 @@ class Probed(_message.Message):
         last_index: _builtins.int = ...,
         applied_index: _builtins.int = ...,
         disk_waits_ms: _builtins.int = ...,
+        heads: _abc.Iterable[_builtins.str] | None = ...,
+        voters: _builtins.int = ...,
+        has_no_vote: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "disk_waits_ms", b"disk_waits_ms", "epoch", b"epoch", "incarnation", b"incarnation", "last_index", b"last_index", "leader", b"leader", "serves", b"serves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "disk_waits_ms", b"disk_waits_ms", "epoch", b"epoch", "has_no_vote", b"has_no_vote", "heads", b"heads", "incarnation", b"incarnation", "last_index", b"last_index", "leader", b"leader", "serves", b"serves", "voters", b"voters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

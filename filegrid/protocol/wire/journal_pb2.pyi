@@ -303,6 +303,33 @@ class ApplyPolicies(_message.Message):
 Global___ApplyPolicies: _TypeAlias = ApplyPolicies  # noqa: Y015
 
 @_typing.final
+class KeepBackup(_message.Message):
+    """A backup of the metadata, in chunks like a file. It gets no path, and the oldest of those that
+    are kept go, so that `most` stay.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    most: _builtins.int
+    @_builtins.property
+    def content(self) -> _values_pb2.Publish: ...
+    def __init__(
+        self,
+        *,
+        content: _values_pb2.Publish | None = ...,
+        most: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "most", b"most"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepBackup: _TypeAlias = KeepBackup  # noqa: Y015
+
+@_typing.final
 class Note(_message.Message):
     """What came to pass, for people to read."""
 
@@ -353,6 +380,9 @@ class Command(_message.Message):
     EMPTY_TRASH_FIELD_NUMBER: _builtins.int
     SET_STANDING_FIELD_NUMBER: _builtins.int
     DISCARD_UNKNOWN_FIELD_NUMBER: _builtins.int
+    KEEP_BACKUP_FIELD_NUMBER: _builtins.int
+    ADD_HEAD_FIELD_NUMBER: _builtins.int
+    REMOVE_HEAD_FIELD_NUMBER: _builtins.int
     SET_POLICY_FIELD_NUMBER: _builtins.int
     APPLY_POLICIES_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
@@ -407,6 +437,12 @@ class Command(_message.Message):
     @_builtins.property
     def discard_unknown(self) -> _backup_pb2.DiscardUnknown: ...
     @_builtins.property
+    def keep_backup(self) -> Global___KeepBackup: ...
+    @_builtins.property
+    def add_head(self) -> _values_pb2.AddHead: ...
+    @_builtins.property
+    def remove_head(self) -> _values_pb2.RemoveHead: ...
+    @_builtins.property
     def set_policy(self) -> _values_pb2.SetPolicy: ...
     @_builtins.property
     def apply_policies(self) -> Global___ApplyPolicies: ...
@@ -440,15 +476,18 @@ class Command(_message.Message):
         empty_trash: _values_pb2.EmptyTrash | None = ...,
         set_standing: Global___SetStanding | None = ...,
         discard_unknown: _backup_pb2.DiscardUnknown | None = ...,
+        keep_backup: Global___KeepBackup | None = ...,
+        add_head: _values_pb2.AddHead | None = ...,
+        remove_head: _values_pb2.RemoveHead | None = ...,
         set_policy: _values_pb2.SetPolicy | None = ...,
         apply_policies: Global___ApplyPolicies | None = ...,
         note: Global___Note | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["apply_policies", b"apply_policies", "barrier", b"barrier", "change", b"change", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "discard_unknown", b"discard_unknown", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "make_folder", b"make_folder", "note", b"note", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "set_standing", b"set_standing", "stage_chunks", b"stage_chunks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_head", b"add_head", "apply_policies", b"apply_policies", "barrier", b"barrier", "change", b"change", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "discard_unknown", b"discard_unknown", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_backup", b"keep_backup", "keep_sessions", b"keep_sessions", "make_folder", b"make_folder", "note", b"note", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "remove_head", b"remove_head", "rename", b"rename", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "set_standing", b"set_standing", "stage_chunks", b"stage_chunks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_policies", b"apply_policies", "barrier", b"barrier", "change", b"change", "client", b"client", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "discard_unknown", b"discard_unknown", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_sessions", b"keep_sessions", "log_time_ms", b"log_time_ms", "make_folder", b"make_folder", "note", b"note", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "rename", b"rename", "replication", b"replication", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "set_standing", b"set_standing", "stage_chunks", b"stage_chunks", "trash_ms", b"trash_ms", "wall_ms", b"wall_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_head", b"add_head", "apply_policies", b"apply_policies", "barrier", b"barrier", "change", b"change", "client", b"client", "close_session", b"close_session", "configure", b"configure", "create_grid", b"create_grid", "discard_unknown", b"discard_unknown", "empty_trash", b"empty_trash", "expire_sessions", b"expire_sessions", "forget_released", b"forget_released", "keep_backup", b"keep_backup", "keep_sessions", b"keep_sessions", "log_time_ms", b"log_time_ms", "make_folder", b"make_folder", "note", b"note", "once", b"once", "open_session", b"open_session", "publish", b"publish", "purge_trash", b"purge_trash", "register_server", b"register_server", "remove", b"remove", "remove_head", b"remove_head", "rename", b"rename", "replication", b"replication", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "set_standing", b"set_standing", "stage_chunks", b"stage_chunks", "trash_ms", b"trash_ms", "wall_ms", b"wall_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_grid", "barrier", "open_session", "close_session", "keep_sessions", "expire_sessions", "make_folder", "stage_chunks", "publish", "rename", "remove", "purge_trash", "register_server", "forget_released", "configure", "restore_trash", "empty_trash", "set_standing", "discard_unknown", "set_policy", "apply_policies", "note"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["create_grid", "barrier", "open_session", "close_session", "keep_sessions", "expire_sessions", "make_folder", "stage_chunks", "publish", "rename", "remove", "purge_trash", "register_server", "forget_released", "configure", "restore_trash", "empty_trash", "set_standing", "discard_unknown", "keep_backup", "add_head", "remove_head", "set_policy", "apply_policies", "note"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 
