@@ -12,6 +12,7 @@ from filegrid.client.digests import DigestCache
 from filegrid.client.fetching import Fetches
 from filegrid.client.latencies import Latencies
 from filegrid.client.loans import Loans
+from filegrid.client.lookups import Lookups
 from filegrid.client.parcels import Parcels
 from filegrid.client.session import GOODBYE_SECONDS, Session
 from filegrid.errors import Busy, Cancelled, GridError, NoSpace
@@ -47,11 +48,13 @@ class Access:
     """When each server was last reported."""
     parcels: Parcels = field(init=False)
     fetches: Fetches = field(init=False)
+    lookups: Lookups = field(init=False)
 
     def __post_init__(self) -> None:
         # Made of what is here already; all is frozen from now on.
         object.__setattr__(self, "parcels", Parcels(self))
         object.__setattr__(self, "fetches", Fetches(self))
+        object.__setattr__(self, "lookups", Lookups(self.session))
 
     def complain(self, chunk_id: ChunkId, server: str, reason: GridError) -> None:
         """Tell the head of a replica that is not what it should be; nobody waits for it."""
@@ -87,6 +90,7 @@ class Access:
         self.loans.close()
         await self.parcels.close()
         await self.fetches.close()
+        await self.lookups.close()
         self.pool.close()
         await self.session.close()
 

@@ -15,7 +15,6 @@ from filegrid.client.stat import Stat
 from filegrid.client.upload import StreamUpload, Upload
 from filegrid.errors import AlreadyExists, InvalidRequest, IsAFolder, NoSuchPath, NotAFolder
 from filegrid.model import join_path, split_path
-from filegrid.protocol.wire import head_pb2, values_pb2
 from filegrid.runtime import Bytes
 
 STREAM_BYTES = 1024 * 1024
@@ -178,7 +177,7 @@ class Ingest:
 
 async def look_up(access: Access, path: str) -> Stat:
     """:raises NoSuchPath: where nothing has this path."""
-    return Stat.from_wire(await access.session.call(head_pb2.Stat(path=path), values_pb2.Node))
+    return Stat.from_wire(await access.lookups.find(path))
 
 
 def _read(stream: BinaryIO) -> bytes:

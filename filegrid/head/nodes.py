@@ -17,6 +17,9 @@ COLUMNS = """SELECT parent, name, id, kind, mtime_ms, version, content_id,
     size, digest, replication, chunk_bytes, chunk_count
     FROM nodes LEFT JOIN contents USING (content_id) """
 _CHILD = COLUMNS + "WHERE parent = ? AND name = ?"
+WANTED = "WITH wanted(at, called) AS (VALUES (ROWS)) " + COLUMNS.replace(
+    "FROM nodes", "FROM wanted CROSS JOIN nodes ON parent = at AND name = called"
+)
 _CHILDREN = COLUMNS + "WHERE parent = ? AND name > ? ORDER BY name LIMIT ?"
 _PARENT = "SELECT parent, name FROM nodes WHERE id = ?"
 _TOTALS = "SELECT files, bytes FROM folders WHERE id = ?"

@@ -10,13 +10,10 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from filegrid.head.nodes import COLUMNS, Stored, child, children, existing, follow, totals
+from filegrid.head.nodes import WANTED, Stored, child, children, existing, follow, totals
 from filegrid.head.rows import read_rows, write_rows
 from filegrid.head.schema import FOLDER, ROOT, TRASH, RegisterFile
 
-_WANTED = "WITH wanted(at, called) AS (VALUES (ROWS)) " + COLUMNS.replace(
-    "FROM nodes", "FROM wanted CROSS JOIN nodes ON parent = at AND name = called"
-)
 _PARENT = "SELECT parent FROM nodes WHERE id = ?"
 _ADD = "INSERT INTO nodes VALUES (ROWS)"
 _TAKE = "DELETE FROM nodes WHERE id IN (ROWS)"
@@ -63,7 +60,7 @@ class Tree:
         if len(wanted) < 2:
             return
         self._seen.update(dict.fromkeys(wanted))
-        for row in read_rows(self._database, _WANTED, list(wanted)):
+        for row in read_rows(self._database, WANTED, list(wanted)):
             self._seen[row[0], row[1]] = Stored._make(row)
 
     def child(self, parent: int, name: bytes) -> Stored | None:

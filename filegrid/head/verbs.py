@@ -10,7 +10,15 @@ from google.protobuf.message import Message
 from twisted.logger import Logger
 
 from filegrid.config import Grid
-from filegrid.errors import Busy, GridError, InvalidRequest, NoSpace, Unavailable, from_fault
+from filegrid.errors import (
+    Busy,
+    GridError,
+    InvalidRequest,
+    NoSpace,
+    Unavailable,
+    from_fault,
+    to_fault,
+)
 from filegrid.head.liveness import State
 from filegrid.head.locations import Locations
 from filegrid.head.placement import place
@@ -26,6 +34,9 @@ from filegrid.runtime import Runtime
 
 MOST_LISTED = 1000
 """Nodes in one page of a listing; with names of 255 bytes below the limit of a frame."""
+
+MOST_STATS = 256
+"""Looked at in one call, a few milliseconds of this head's time."""
 
 MOST_LISTED_WITH_CHUNKS = 100
 """Likewise, each with its chunk's replicas: some milliseconds of this head's time."""
@@ -46,7 +57,16 @@ CLIENTS = frozenset({Role.CLIENT, Role.OPERATOR})
 VERBS = (
     *("open_session", "close_session", "keep_session"),
     *("make_folder", "stage_chunks", "publish", "rename", "remove"),
-    *("stat", "list", "manifest", "open_file", "allocate", "complain", "list_deficits"),
+    *(
+        "stat",
+        "stat_many",
+        "list",
+        "manifest",
+        "open_file",
+        "allocate",
+        "complain",
+        "list_deficits",
+    ),
     *("restore_trash", "empty_trash", "list_trash"),
     *("set_policy", "list_policies"),
 )
@@ -94,6 +114,7 @@ class Verbs:
             "rename": self._change,
             "remove": self._change,
             "stat": self._stat,
+            "stat_many": self._stat_many,
             "list": self._list,
             "manifest": self._manifest,
             "open_file": self._open_file,
@@ -160,6 +181,18 @@ class Verbs:
     async def _stat(self, caller: Caller, request: Message) -> values_pb2.Node:
         assert isinstance(request, head_pb2.Stat)
         return self._namespace.stat(request.path)
+
+    async def _stat_many(self, caller: Caller, request: Message) -> head_pb2.Stats:
+        assert isinstance(request, head_pb2.StatMany)
+        if len(request.paths) > MOST_STATS:
+            raise InvalidRequest(f"at most {MOST_STATS} paths can be looked at together")
+        answer = head_pb2.Stats()
+        for one in self._namespace.stat_many(request.paths):
+            if isinstance(one, GridError):
+                answer.found.add(fault=to_fault(one))
+            else:
+                answer.found.add(node=one)
+        return answer
 
     async def _list(self, caller: Caller, request: Message) -> head_pb2.Listing:
         assert isinstance(request, head_pb2.List)

@@ -14,10 +14,20 @@ from enum import Enum
 
 from filegrid.backup import STORED_AS
 from filegrid.election.quorum import Member
-from filegrid.errors import ContentCollected, NotAFolder
+from filegrid.errors import ContentCollected, GridError, InvalidPath, NoSuchPath, NotAFolder
 from filegrid.head import chronicle, policies, shelf, trash
 from filegrid.head.membership import RegisteredHead
-from filegrid.head.nodes import children, find_at_once, names_to, need, totals
+from filegrid.head.nodes import (
+    WANTED,
+    Stored,
+    children,
+    find_at_once,
+    find_folder,
+    names_to,
+    need,
+    totals,
+)
+from filegrid.head.rows import read_rows
 from filegrid.head.schema import ROOT, Registers, open_schema, read_registers
 from filegrid.head.sessions import SESSION_LEASE_MS, Session, get_session, was_opened
 from filegrid.model import Chunk, ChunkId, ContentId, Digest, SessionId, join_path, split_path
@@ -117,6 +127,55 @@ class View:
             with self._moment():
                 found = need(self._reads, names)
         return found.to_wire(join_path(names))
+
+    def stat_many(self, paths: Sequence[str]) -> list[wire.Node | GridError]:
+        """For each what :meth:`stat` says or raises, all of one moment: every folder is found
+        once, and what is in them by few statements."""
+        wanted: dict[tuple[int, bytes], None] = {}
+        places: list[tuple[int, bytes] | GridError] = []
+        folders: dict[str, int | GridError] = {}
+        with self._moment():
+            for path in paths:
+                place = self._place(path, folders)
+                places.append(place)
+                if isinstance(place, tuple):
+                    wanted[place] = None
+            rows = read_rows(self._reads, WANTED, list(wanted))
+            found = {(row[0], row[1]): Stored._make(row) for row in rows}
+        answers: list[wire.Node | GridError] = []
+        for path, place in zip(paths, places, strict=True):
+            if isinstance(place, GridError):
+                answers.append(place)
+            elif place in found:
+                answers.append(found[place].to_wire(path.rstrip("/") or "/"))
+            else:
+                answers.append(NoSuchPath("no such file or folder", path))
+        return answers
+
+    def _place(
+        self, path: str, folders: dict[str, int | GridError]
+    ) -> tuple[int, bytes] | GridError:
+        """The folder and name of a path; or why it has none.
+
+        :param folders: those that were looked for already.
+        """
+        try:
+            names = split_path(path)
+        except InvalidPath as error:
+            return error
+        if not names:
+            return (0, b"")
+        if path.endswith("/"):
+            path = join_path(names)
+        above = path.rpartition("/")[0]
+        folder = folders.get(above)
+        if folder is None:
+            try:
+                folder = find_folder(self._reads, names[:-1])
+            except GridError as error:
+                folder = error
+            folders[above] = folder
+        return folder if isinstance(folder, GridError) else (folder, names[-1].encode())
 
     def list_folder(self, path: str, after: str, limit: int) -> tuple[list[wire.Node], bool]:
         """A page of names greater than `after`, in byte order; and whether more follow.
