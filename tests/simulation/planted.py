@@ -1,0 +1,196 @@
+"""Bugs, each planted alone, that a campaign has to find: they show that the checkers can fail.
+
+Each is what somebody might write, or leave out, and breaks a rule on which the promises rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from filegrid.chunk.store import Store
+from filegrid.chunk.volumes import Volumes
+from filegrid.client import fetching
+from filegrid.client.session import OpenedSession
+from filegrid.election.quorum import Member, Membership
+from filegrid.hashing import BlockVerifier
+from filegrid.head import shipping
+from filegrid.head.collector import Collector
+from filegrid.head.locations import Locations
+from filegrid.head.pruning import Pruning
+from filegrid.head.sessions import Sessions
+from filegrid.net.council import Council
+from filegrid.net.dial import DataPool
+from filegrid.net.link import Link
+from filegrid.protocol.wire import frame_pb2
+from filegrid.simulation.disk import SimulatedFile
+from filegrid.simulation.scenario import FAULTS, Scenario
+
+Patch: TypeAlias = Callable[[Any, str, Any], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """A bug, and the run that finds it.
+
+    :ivar rule: of safety, which it breaks.
+    :ivar promises: one of which is seen to be broken.
+    """
+
+    rule: str
+    plant: Callable[[Patch], None]
+    seed: int = 1
+    faults: Sequence[str] = FAULTS
+    seconds: float = 30.0
+    promises: Sequence[str] = field(default=())
+
+    @property
+    def scenario(self) -> Scenario:
+        return Scenario(
+            seconds=self.seconds,
+            seconds_per_strike=2.0,
+            faults=self.faults,
+        )
+
+
+def _unsynced(patch: Patch, *parts: str) -> None:
+    """Files whose paths have one of these parts are never synced."""
+    real = SimulatedFile.datasync
+
+    def datasync(file: SimulatedFile) -> None:
+        if not any(part in file._path for part in parts):
+            real(file)
+
+    patch(SimulatedFile, "datasync", datasync)
+
+
+def _log_not_synced(patch: Patch) -> None:
+    _unsynced(patch, "/log/")
+
+
+def _chunks_not_synced(patch: Patch) -> None:
+    _unsynced(patch, "/tmp/", "/segments/")
+
+
+def _half_is_a_quorum(patch: Patch) -> None:
+    def has_majority(membership: Membership, members: Collection[Member]) -> bool:
+        return 2 * len(membership.voters.intersection(members)) >= len(membership.voters) - 1
+
+    patch(Membership, "has_majority", has_majority)
+
+
+def _committed_by_one(patch: Patch) -> None:
+    def committed(matched: Mapping[Member, int], voters: Collection[Member]) -> int:
+        return max(matched.values())
+
+    patch(shipping, "committed", committed)
+
+
+def _lease_ignored(patch: Patch) -> None:
+    patch(Council, "may_serve", lambda council: council._serves_until > 0)
+
+
+def _results_forgotten(patch: Patch) -> None:
+    patch(Sessions, "admit", lambda sessions, once, client: None)
+    patch(Sessions, "record", lambda sessions, once, outcome: None)
+
+
+def _a_new_change_each_time(patch: Patch) -> None:
+    """A client that asks anew instead of again."""
+    real = Link.call
+    again: dict[int, OpenedSession] = {}
+    sequence = OpenedSession.once
+
+    def once(session: OpenedSession) -> frame_pb2.Once:
+        made = sequence(session)
+        again[id(made)] = session
+        return made
+
+    def call(link: Link, request: Any, answer: Any, **options: Any) -> Any:
+        made = options.get("once")
+        if made is not None and id(made) in again:
+            options["once"] = sequence(again[id(made)])
+        return real(link, request, answer, **options)
+
+    patch(OpenedSession, "once", once)
+    patch(Link, "call", call)
+
+
+def _stale_replicas_count(patch: Patch) -> None:
+    """What a server says that it has no more stays in the books."""
+    patch(Locations, "remove", lambda locations, name, chunk_ids: None)
+
+
+def _open_uploads_collected(patch: Patch) -> None:
+    patch(Collector, "_is_abandoned", lambda collector, chunk_id: True)
+
+
+def _anything_is_surplus(patch: Patch) -> None:
+    """Replicas that are too many go without a look at those that stay."""
+    from filegrid.head import pruning
+
+    async def read_back(pruning: Pruning, name: str, chunk: object) -> bool:
+        return True
+
+    patch(Pruning, "_read_back", read_back)
+    patch(Pruning, "_may_go", lambda pruning, one: True)
+    patch(pruning, "superfluous", lambda holders, racks, use: sorted(holders)[0])
+
+
+def _not_verified(patch: Patch) -> None:
+    patch(BlockVerifier, "check", lambda verifier, first, *pieces: None)
+    patch(fetching, "check_whole", lambda chunk, data: None)
+
+
+def _nothing_removed(patch: Patch) -> None:
+    patch(Volumes, "remove", lambda volumes, chunk_id: None)
+    patch(Store, "remove", lambda store, chunk_id: None)
+
+
+def _connections_left_open(patch: Patch) -> None:
+    patch(DataPool, "close", lambda pool: None)
+
+
+PLANTED: dict[str, Planted] = {
+    "the log is not synced before its answer": Planted(
+        rule="S2", plant=_log_not_synced, faults=("crash-head", "power"),
+    ),
+    "chunks are not synced before their answer": Planted(
+        rule="S16", plant=_chunks_not_synced, faults=("power", "crash-chunk"),
+    ),
+    "half of the heads elect": Planted(
+        rule="S2", plant=_half_is_a_quorum, faults=("isolate-head", "part-heads"),
+    ),
+    "the leader alone commits": Planted(
+        rule="S4", plant=_committed_by_one, faults=("isolate-head", "part-heads", "kill-head"),
+    ),
+    "the lease is ignored": Planted(
+        rule="S5", plant=_lease_ignored, faults=("pause-head", "part-heads", "isolate-head"),
+    ),
+    "answers to changes are forgotten": Planted(
+        rule="S10", plant=_results_forgotten, faults=("kill-head", "reset", "mute-head"),
+    ),
+    "a change that is sent again is another one": Planted(
+        rule="S10", plant=_a_new_change_each_time, faults=("kill-head", "reset", "mute-head"),
+    ),
+    "replicas that are gone count": Planted(
+        rule="S15", plant=_stale_replicas_count, faults=("rot", "kill-chunk"),
+    ),
+    "what is being uploaded is collected": Planted(
+        rule="S14", plant=_open_uploads_collected,
+        faults=("mute-head", "cut-clients", "pause-chunk"),
+    ),
+    "surplus replicas go without a look": Planted(
+        rule="S17", plant=_anything_is_surplus, faults=("kill-chunk", "add-chunk", "drain"),
+    ),
+    "readers do not verify": Planted(
+        rule="S21", plant=_not_verified, faults=("rot",),
+    ),
+    "what is removed stays on the disk": Planted(
+        rule="S14", plant=_nothing_removed, faults=(),
+    ),
+    "a client leaves its connections open": Planted(
+        rule="bounded", plant=_connections_left_open, faults=(),
+    ),
+}  # fmt: skip
