@@ -6,7 +6,7 @@ Each is what somebody might write, or leave out, and breaks a rule on which the 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from filegrid.chunk.store import Store
@@ -23,9 +23,16 @@ from filegrid.head.sessions import Sessions
 from filegrid.net.council import Council
 from filegrid.net.dial import DataPool
 from filegrid.net.link import Link
-from filegrid.protocol.wire import frame_pb2
+from filegrid.protocol.wire import values_pb2
+from filegrid.simulation.campaign import HEALING
+from filegrid.simulation.checkers.bounded import Bounded
+from filegrid.simulation.checkers.kept import Kept
+from filegrid.simulation.checkers.leaders import OneLeader
+from filegrid.simulation.checkers.linearizable import Linearizable
+from filegrid.simulation.checkers.quiet import Quiet
 from filegrid.simulation.disk import SimulatedFile
-from filegrid.simulation.scenario import FAULTS, Scenario
+from filegrid.simulation.scenario import Scenario
+from filegrid.simulation.workload import BYTES_PROMISE, ERRORS_PROMISE, KEPT_PROMISE
 
 Patch: TypeAlias = Callable[[Any, str, Any], object]
 
@@ -34,21 +41,19 @@ Patch: TypeAlias = Callable[[Any, str, Any], object]
 class Planted:
     """A bug, and the run that finds it.
 
-    :ivar rule: of safety, which it breaks.
-    :ivar promises: one of which is seen to be broken.
+    :ivar promise: what is seen to be broken.
+    :ivar faults: under which it shows soonest.
     """
 
-    rule: str
     plant: Callable[[Patch], None]
-    seed: int = 1
-    faults: Sequence[str] = FAULTS
-    seconds: float = 30.0
-    promises: Sequence[str] = field(default=())
+    seed: int
+    promise: str
+    faults: Sequence[str]
 
     @property
     def scenario(self) -> Scenario:
         return Scenario(
-            seconds=self.seconds,
+            seconds=30.0,
             seconds_per_strike=2.0,
             faults=self.faults,
         )
@@ -102,7 +107,7 @@ def _a_new_change_each_time(patch: Patch) -> None:
     again: dict[int, OpenedSession] = {}
     sequence = OpenedSession.once
 
-    def once(session: OpenedSession) -> frame_pb2.Once:
+    def once(session: OpenedSession) -> values_pb2.Once:
         made = sequence(session)
         again[id(made)] = session
         return made
@@ -153,44 +158,60 @@ def _connections_left_open(patch: Patch) -> None:
 
 
 PLANTED: dict[str, Planted] = {
-    "the log is not synced before its answer": Planted(
-        rule="S2", plant=_log_not_synced, faults=("crash-head", "power"),
+    "log_not_synced": Planted(
+        plant=_log_not_synced, seed=1, promise=HEALING, faults=("crash-head", "power")
     ),
-    "chunks are not synced before their answer": Planted(
-        rule="S16", plant=_chunks_not_synced, faults=("power", "crash-chunk"),
+    "chunks_not_synced": Planted(
+        plant=_chunks_not_synced, seed=1, promise=ERRORS_PROMISE, faults=("power", "crash-chunk")
     ),
-    "half of the heads elect": Planted(
-        rule="S2", plant=_half_is_a_quorum, faults=("isolate-head", "part-heads"),
+    "half_is_a_quorum": Planted(
+        plant=_half_is_a_quorum,
+        seed=1,
+        promise=OneLeader.promise,
+        faults=("isolate-head", "part-heads"),
     ),
-    "the leader alone commits": Planted(
-        rule="S4", plant=_committed_by_one, faults=("isolate-head", "part-heads", "kill-head"),
+    "committed_by_one": Planted(
+        plant=_committed_by_one,
+        seed=2,
+        promise=KEPT_PROMISE,
+        faults=("isolate-head", "part-heads", "kill-head"),
     ),
-    "the lease is ignored": Planted(
-        rule="S5", plant=_lease_ignored, faults=("pause-head", "part-heads", "isolate-head"),
+    "lease_ignored": Planted(
+        plant=_lease_ignored,
+        seed=1,
+        promise=OneLeader.promise,
+        faults=("pause-head", "part-heads", "isolate-head"),
     ),
-    "answers to changes are forgotten": Planted(
-        rule="S10", plant=_results_forgotten, faults=("kill-head", "reset", "mute-head"),
+    "results_forgotten": Planted(
+        plant=_results_forgotten,
+        seed=8,
+        promise=Linearizable.promise,
+        faults=("kill-head", "reset", "mute-head"),
     ),
-    "a change that is sent again is another one": Planted(
-        rule="S10", plant=_a_new_change_each_time, faults=("kill-head", "reset", "mute-head"),
+    "a_new_change_each_time": Planted(
+        plant=_a_new_change_each_time,
+        seed=8,
+        promise=Linearizable.promise,
+        faults=("kill-head", "reset", "mute-head"),
     ),
-    "replicas that are gone count": Planted(
-        rule="S15", plant=_stale_replicas_count, faults=("rot", "kill-chunk"),
+    "stale_replicas_count": Planted(
+        plant=_stale_replicas_count, seed=1, promise=HEALING, faults=("rot", "kill-chunk")
     ),
-    "what is being uploaded is collected": Planted(
-        rule="S14", plant=_open_uploads_collected,
+    "open_uploads_collected": Planted(
+        plant=_open_uploads_collected,
+        seed=2,
+        promise=Kept.promise,
         faults=("mute-head", "cut-clients", "pause-chunk"),
     ),
-    "surplus replicas go without a look": Planted(
-        rule="S17", plant=_anything_is_surplus, faults=("kill-chunk", "add-chunk", "drain"),
+    "anything_is_surplus": Planted(
+        plant=_anything_is_surplus,
+        seed=4,
+        promise=Quiet.promise,
+        faults=("kill-chunk", "add-chunk", "drain"),
     ),
-    "readers do not verify": Planted(
-        rule="S21", plant=_not_verified, faults=("rot",),
+    "not_verified": Planted(plant=_not_verified, seed=1, promise=BYTES_PROMISE, faults=("rot",)),
+    "nothing_removed": Planted(plant=_nothing_removed, seed=1, promise=HEALING, faults=()),
+    "connections_left_open": Planted(
+        plant=_connections_left_open, seed=1, promise=Bounded.promise, faults=()
     ),
-    "what is removed stays on the disk": Planted(
-        rule="S14", plant=_nothing_removed, faults=(),
-    ),
-    "a client leaves its connections open": Planted(
-        rule="bounded", plant=_connections_left_open, faults=(),
-    ),
-}  # fmt: skip
+}
