@@ -106,7 +106,7 @@ class Head:
         self._certificate_expires_ms = certificate_expires_ms
         self._reign: Reign | None = None
         self._listener: Listener | None = None
-        self._links: set[Link] = set()
+        self._links: dict[Link, None] = {}  # in order: every run is alike
         self._tasks = Tasks("a reign that ends")
         me = Member(identity.name, folder.incarnation)
         self._log = HeadLog(
@@ -248,10 +248,10 @@ class Head:
         self._folder.close()
 
     def link_up(self, link: Link) -> None:
-        self._links.add(link)
+        self._links[link] = None
 
     def link_down(self, link: Link, error: GridError) -> None:
-        self._links.discard(link)
+        self._links.pop(link, None)
         self._jury.link_down(link)
         self._roster.link_down(link)
 
