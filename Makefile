@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test check lint types protos clean
+.PHONY: demo test simulate check lint types protos clean
 
 $(VENV)/.installed: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); $(PYTHON) -m pip install --user virtualenv && $(PYTHON) -m virtualenv $(VENV); }
@@ -15,6 +15,11 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/trial --jobs $(JOBS) tests
+
+SEEDS ?= 1-1000
+
+simulate: $(VENV)/.installed
+	$(BIN)/filegrid simulate --seeds $(SEEDS)
 
 check: lint types
 

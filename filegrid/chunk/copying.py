@@ -139,24 +139,24 @@ class Copying:
                 exchange.answer.addCallbacks(
                     lambda _: intake.finish(chunk.digest), lambda _: None
                 )  # a failure reaches the intake as data_lost
-                stored = await intake.run(writer, self._runtime.threads, None)
+                await intake.run(writer, self._runtime.threads, None, self._admit_one)
         except Exception as error:
             self._store.blame(chunk.id, error)
             intake.close()
             self._pool.drop(link)
             raise
         self._pool.release(address, link)
-        if stored != chunk:
-            raise IntegrityError("the copy is not the chunk that was ordered", chunk.id.hex())
-        (bad,) = await shielded(self._admit([chunk]))
-        if bad is not None:
-            raise bad
+
+    async def _admit_one(self, chunk: Chunk) -> None:
+        (error,) = await self._admit([chunk])
+        if error is not None:
+            raise error
 
     async def _admit(self, chunks: Sequence[Chunk]) -> list[GridError | None]:
         """Read back what was stored a moment ago; tell of it where it matches (S16, S17).
 
-        Until the end, also when whoever ordered it is gone: what lies on the disk and is known to
-        nobody would be in the way of the next try.
+        It must run to the end also when whoever ordered it is gone: what lies on the disk and is
+        known to nobody would be in the way of the next try.
         """
         errors = await self._runtime.threads.run(self._store.verify_many, chunks)
         good = []

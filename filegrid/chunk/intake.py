@@ -7,6 +7,8 @@ part of the chunk.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -16,6 +18,7 @@ from filegrid.errors import DeadlineExceeded, GridError, IntegrityError
 from filegrid.model import Chunk, Digest
 from filegrid.net.flow import Brake, Lever
 from filegrid.net.link import Exchange, Link
+from filegrid.net.tasks import shielded
 from filegrid.protocol.connection import DataReceived
 from filegrid.protocol.wire.frame_pb2 import Data
 from filegrid.runtime import Threads, Transport
@@ -98,9 +101,17 @@ class Intake:
         self._complete, self._digest = True, digest
         self._wake()
 
-    async def run(self, writer: Writer, threads: Threads, forward: Forward | None) -> Chunk:
+    async def run(
+        self,
+        writer: Writer,
+        threads: Threads,
+        forward: Forward | None,
+        admit: Callable[[Chunk], Awaitable[None]],
+    ) -> Chunk:
         """Write what comes until it is complete, and seal it (S16: durable when this returns).
 
+        :param admit: takes the sealed chunk in; also where nobody waits for it any more, since what
+            lies on the disk must be known.
         :raises IntegrityError: where the bytes do not match the sender's digest.
         :raises GridError: where the source, or the disk, fails; nothing is kept then.
         """
@@ -120,12 +131,19 @@ class Intake:
                 await threads.run(writer.write, batch)
             if not self._digest:
                 raise IntegrityError("the sender gave no digest")
-            return await threads.run(writer.seal, self._digest)
+            return await shielded(self._seal(writer, threads, admit))
         except Exception:
             await threads.run(writer.discard)
             raise
         finally:
             self.close()
+
+    async def _seal(
+        self, writer: Writer, threads: Threads, admit: Callable[[Chunk], Awaitable[None]]
+    ) -> Chunk:
+        chunk = await threads.run(writer.seal, self._digest)
+        await admit(chunk)
+        return chunk
 
     def close(self) -> None:
         """Let the source go; what still comes of the transfer is dropped by the link."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from google.protobuf.message import Message
@@ -23,10 +23,10 @@ from filegrid.chunk.volumes import Volumes
 from filegrid.config import Settings
 from filegrid.datafolder import DataFolder
 from filegrid.errors import GridError, StaleEpoch
-from filegrid.model import Epoch, Identity, Role
+from filegrid.model import Chunk, Epoch, Identity, Role
 from filegrid.net.dial import DataPool, acceptor, hello_of
 from filegrid.net.link import Caller, Link, Method
-from filegrid.net.tasks import Tasks
+from filegrid.net.tasks import Tasks, shielded
 from filegrid.protocol.frames import Plane
 from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.protocol.wire import frame_pb2
@@ -96,7 +96,7 @@ class ChunkServer:
         self._copying = Copying(runtime, store, inventory, self._pool, self._meter, self._scrub)
         self._disks = Disks(runtime, store, inventory)
         self._tasks = Tasks("compacting")
-        self._links: set[Link] = set()
+        self._links: dict[Link, None] = {}  # in order: every run is alike
         self._listener: Listener | None = None
         self._heads = HeadLinks(
             runtime,
@@ -150,10 +150,10 @@ class ChunkServer:
     # Links of the data plane.
 
     def link_up(self, link: Link) -> None:
-        self._links.add(link)
+        self._links[link] = None
 
     def link_down(self, link: Link, error: GridError) -> None:
-        self._links.discard(link)
+        self._links.pop(link, None)
 
     # What heads may ask. Each order is obeyed only after the fence has let it pass (S13).
 
@@ -200,10 +200,16 @@ class ChunkServer:
         # From the fence to here nothing else ran: accepting a removal, and what the next report
         # says, are one step (S17). The files go afterwards; one left over is reported again.
         leaving = [self._inventory.remove(chunk_id) for chunk_id in request.chunk_ids]
-        for chunk in leaving:
-            if chunk is not None:
-                await self._runtime.threads.run(self._store.remove, chunk.id)
+        # To the end, also where the head is gone meanwhile: nobody would order it again.
+        await shielded(self._remove([chunk for chunk in leaving if chunk is not None]))
         return frame_pb2.Done()
+
+    async def _remove(self, chunks: Sequence[Chunk]) -> None:
+        for chunk in chunks:
+            try:
+                await self._runtime.threads.run(self._store.remove, chunk.id)
+            except GridError as error:  # of its disk; it is found again at the next start
+                _log.warn("{chunk} stays: {error}", chunk=chunk.id.hex(), error=error)
 
     # Its own work.
 

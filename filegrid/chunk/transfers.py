@@ -26,6 +26,7 @@ from filegrid.errors import (
 from filegrid.model import BLOCK_BYTES, Address, Chunk, ChunkId
 from filegrid.net.dial import DataPool
 from filegrid.net.link import Caller, Exchange, Link, expect
+from filegrid.net.tasks import shielded
 from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.protocol.wire import frame_pb2, head_pb2
 from filegrid.runtime import Runtime
@@ -92,19 +93,21 @@ class Transfers:
                     self._store.begin, ChunkId(request.chunk_id), request.origin, request.most_bytes
                 )
                 forward = Forward(onward.link, onward.exchange) if onward.exchange else None
-                chunk = await intake.run(writer, self._runtime.threads, forward)
+                chunk = await intake.run(writer, self._runtime.threads, forward, self._admit)
         except Exception as error:
             self._store.blame(ChunkId(request.chunk_id), error)
             intake.close()
             onward.drop(self._pool)
             raise
-        self._inventory.add(chunk)
         copies = 2 if onward.exchange else 1
         self._meter.moved(network_bytes=copies * chunk.length, disk_bytes=chunk.length)
         written = await onward.outcome(self._pool)
         written.stored.insert(0, self._name)
         written.length, written.digest = chunk.length, chunk.digest
         return written
+
+    async def _admit(self, chunk: Chunk) -> None:
+        self._inventory.add(chunk)
 
     async def store(self, caller: Caller, request: Message) -> wire.Stored:
         """Store small chunks that come together (S16: answered once they are durable here)."""
@@ -121,10 +124,7 @@ class Transfers:
             for chunk, one in zip(chunks, request.chunks, strict=True):
                 parts.append((chunk, one.origin, data[at : at + chunk.length]))
                 at += chunk.length
-            errors = await self._runtime.threads.run(self._store.store, parts)
-        stored = [chunk for chunk, error in zip(chunks, errors, strict=True) if error is None]
-        if stored:
-            self._inventory.add(*stored)
+            errors = await shielded(self._keep(parts))
         self._meter.moved(network_bytes=size, disk_bytes=size)
         return wire.Stored(
             failures=[
@@ -133,6 +133,16 @@ class Transfers:
                 if error is not None
             ]
         )
+
+    async def _keep(
+        self, parts: Sequence[tuple[Chunk, wire.ChunkOrigin, memoryview]]
+    ) -> list[GridError | None]:
+        """To the end, also where the client is gone: what is on disk must be known here."""
+        errors = await self._runtime.threads.run(self._store.store, parts)
+        stored = [part[0] for part, error in zip(parts, errors, strict=True) if error is None]
+        if stored:
+            self._inventory.add(*stored)
+        return errors
 
     async def _open_next(self, onward: _Onward, request: wire.WriteChunk) -> None:
         """Begin the same write at the next server; where that fails, go on without those behind."""

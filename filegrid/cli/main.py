@@ -15,12 +15,12 @@ from filegrid.errors import GridError
 
 _MODULES = (
     *("nodes", "demo", "ca", "files", "trash", "policy", "operator", "heads", "forecast"),
-    *("backup", "restore", "rebuild", "bench"),
+    *("backup", "restore", "rebuild", "bench", "simulate"),
 )
 """Modules of filegrid.cli that have COMMANDS, in the order of looking. Each imports what it needs
 inside its functions, so that `filegrid --help` stays quick."""
 
-_WITHOUT_GRID = ("nodes", "demo", "ca", "restore", "rebuild")
+_WITHOUT_GRID = ("nodes", "demo", "ca", "restore", "rebuild", "simulate")
 """Those whose commands work on a folder of this machine, not as a client of a grid."""
 
 BROKEN_PIPE = 141

@@ -19,7 +19,7 @@ class Window:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._running: set[Deferred[None]] = set()
+        self._running: dict[Deferred[None], None] = {}  # in order: every run is alike
         self._error: BaseException | None = None
         self._waiting: list[Deferred[None]] = []
 
@@ -37,7 +37,7 @@ class Window:
             work.close()
             raise
         task = Deferred.fromCoroutine(work)
-        self._running.add(task)
+        self._running[task] = None
         task.addBoth(self._ended, task)
 
     async def join(self) -> None:
@@ -75,7 +75,7 @@ class Window:
             await self.cancel()
 
     def _ended(self, result: Failure | None, task: Deferred[None]) -> None:
-        self._running.discard(task)
+        self._running.pop(task, None)
         if isinstance(result, Failure) and self._error is None:
             self._error = result.value
             self._cancel_running()

@@ -106,7 +106,7 @@ class Head:
         self._certificate_expires_ms = certificate_expires_ms
         self._reign: Reign | None = None
         self._listener: Listener | None = None
-        self._links: set[Link] = set()
+        self._links: dict[Link, None] = {}  # in order: every run is alike
         self._tasks = Tasks("a reign that ends")
         me = Member(identity.name, folder.incarnation)
         self._log = HeadLog(
@@ -248,10 +248,10 @@ class Head:
         self._folder.close()
 
     def link_up(self, link: Link) -> None:
-        self._links.add(link)
+        self._links[link] = None
 
     def link_down(self, link: Link, error: GridError) -> None:
-        self._links.discard(link)
+        self._links.pop(link, None)
         self._jury.link_down(link)
         self._roster.link_down(link)
 
@@ -319,10 +319,11 @@ class Head:
     def _applied(
         self, entries: Sequence[journal.Entry], outcomes: Sequence[journal.Outcome]
     ) -> None:
-        if any(entry.command.WhichOneof("change") in _OF_SERVERS for entry in entries):
+        kinds = {entry.command.WhichOneof("change") for entry in entries}
+        if not kinds.isdisjoint(_OF_SERVERS):
             for name in self._registry.refresh():
                 self._redundancy.scan_server(name)
-        if any(entry.command.HasField("discard_unknown") for entry in entries):
+        if "discard_unknown" in kinds:
             self._redundancy.touch(list(self._redundancy.unknown))
         for outcome in outcomes:
             if outcome.released or outcome.published or outcome.resized:

@@ -110,7 +110,7 @@ class Shipping:
         """Ship to these from now on, and to no others."""
         for member in set(self._peers) - set(members):
             del self._peers[member]
-        for member in members:
+        for member in sorted(members, key=lambda one: one.name):  # in order: every run is alike
             if member != self._me and member not in self._peers:
                 peer = self._peers[member] = _Peer(member, self._log.last_index + 1)
                 self._tasks.begin(self._ship(peer))

@@ -97,7 +97,7 @@ class HealthNode:
         self._noted_reign: tuple[Member, int] | None = None
         self._deliberation = Deliberation()
         self._listener: Listener | None = None
-        self._links: set[Link] = set()
+        self._links: dict[Link, None] = {}  # in order: every run is alike
         self._council = Council(
             runtime,
             _Configured(self._names),
@@ -183,10 +183,10 @@ class HealthNode:
                 link.peer.name,
                 advice="name it in node.health of every head and health node",
             )
-        self._links.add(link)
+        self._links[link] = None
 
     def link_down(self, link: Link, error: GridError) -> None:
-        self._links.discard(link)
+        self._links.pop(link, None)
 
     def _hello(self) -> frame_pb2.Hello:
         return hello_of(

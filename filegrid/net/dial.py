@@ -226,7 +226,7 @@ class DataPool:
         self._runtime = runtime
         self._hello = hello
         self._idle: dict[Address, list[tuple[Link, IDelayedCall]]] = {}
-        self._lent: set[Link] = set()
+        self._lent: dict[Link, None] = {}  # in order: every run is alike
 
     async def acquire(self, address: Address) -> Link:
         """A link to the chunk server at this address, idle or new.
@@ -238,17 +238,17 @@ class DataPool:
             link, timer = idle.pop()
             timer.cancel()
             if link.alive:
-                self._lent.add(link)
+                self._lent[link] = None
                 return link
         link = await dial(
             self._runtime, address, plane=Plane.DATA, role=Role.CHUNK, hello=self._hello()
         )
-        self._lent.add(link)
+        self._lent[link] = None
         return link
 
     def release(self, address: Address, link: Link) -> None:
         """Give it back after a transfer that ended well; after any other, :meth:`drop` it."""
-        self._lent.discard(link)
+        self._lent.pop(link, None)
         idle = self._idle.setdefault(address, [])
         if not link.alive or len(idle) >= MOST_IDLE_PER_PEER:
             link.close()
@@ -258,7 +258,7 @@ class DataPool:
 
     def drop(self, link: Link) -> None:
         """End a link on which something of an unfinished transfer may still come."""
-        self._lent.discard(link)
+        self._lent.pop(link, None)
         link.abort(Unavailable("the transfer was given up", str(link.peer)))
 
     def close(self) -> None:

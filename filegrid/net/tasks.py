@@ -82,7 +82,7 @@ class Tasks:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._running: set[Deferred[None]] = set()
+        self._running: dict[Deferred[None], None] = {}  # in order: every run is alike
 
     def __len__(self) -> int:
         return len(self._running)
@@ -91,9 +91,9 @@ class Tasks:
         task = Deferred.fromCoroutine(work)
         if task.called and not isinstance(task.result, Failure):
             return
-        self._running.add(task)
+        self._running[task] = None
         task.addErrback(self._failed)
-        task.addBoth(lambda _: self._running.discard(task))
+        task.addBoth(lambda _: self._running.pop(task, None))
 
     async def finish(self) -> None:
         """Return once all that runs has ended by itself."""

@@ -6,7 +6,7 @@ Each node is a host of its own, with its own disk, on one clock and one network,
 from __future__ import annotations
 
 import random
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from filegrid.config import Node, Settings, Tls
 from filegrid.errors import GridError
 from filegrid.head.service import Head, open_head
 from filegrid.health.service import HealthNode, open_health_node
-from filegrid.model import Address, Identity, Peer, Role
+from filegrid.model import Address, Chunk, Identity, Peer, Role
 from filegrid.runtime import Runtime
 from filegrid.simulation.clock import SimulatedClock
 from filegrid.simulation.disk import SimulatedDisk
@@ -51,7 +51,11 @@ class Stuck(AssertionError):
 
 
 class Machine:
-    """A host: what survives a crash of the node on it, and the node while it runs."""
+    """A host: what survives a crash of the node on it, and the node while it runs.
+
+    :ivar rate: of its clock, as fast as the grid's with 1; from its next start on.
+    :ivar wall_offset_seconds: of what it believes the date to be.
+    """
 
     def __init__(self, grid: SimulatedGrid, identity: Identity, settings: Settings) -> None:
         self.identity = identity
@@ -59,6 +63,8 @@ class Machine:
         self.disk = SimulatedDisk(random.Random(grid.random.getrandbits(64)), 1 << 34)
         self.node: Head | ChunkServer | HealthNode | None = None
         self.fatal: GridError | None = None
+        self.rate = 1.0
+        self.wall_offset_seconds = 0.0
         self._grid = grid
         self._clock: ProcessClock | None = None
         self._threads: SimulatedThreads | None = None
@@ -70,7 +76,9 @@ class Machine:
 
     def start(self) -> Deferred[None]:
         """Start the node; fires when it serves."""
-        runtime = self._grid.runtime(self.identity, self.disk)
+        runtime = self._grid.runtime(
+            self.identity, self.disk, rate=self.rate, wall_offset=lambda: self.wall_offset_seconds
+        )
         assert isinstance(runtime.clock, ProcessClock)
         assert isinstance(runtime.threads, SimulatedThreads)
         self._clock, self._threads = runtime.clock, runtime.threads
@@ -99,10 +107,11 @@ class Machine:
         """End the node in good order."""
         node, self.node = self.node, None
         assert node is not None
+        clock = self._clock
         stopped = Deferred.fromCoroutine(node.stop())
         # What it said last is on its way, and arrives though its process has ended.
         stopped.addCallback(lambda _: deferLater(self._grid.clock, _LAST_WORDS_SECONDS))
-        return stopped.addCallback(lambda _: self._end())
+        return stopped.addCallback(lambda _: self._end() if self._clock is clock else None)
 
     def kill(self) -> None:
         """As kill -9: what was written stays written."""
@@ -141,6 +150,21 @@ class Machine:
     def mend_disk(self) -> None:
         assert self._threads is not None
         self._threads.go_on()
+
+    def forget(self) -> None:
+        """Its disk is empty: a chunk server is begun anew at its next start."""
+        self._born = False
+
+    def rot(self, chunk: Chunk, offset: int) -> bool:
+        """Change a byte of a replica unnoticed; False where the node does not run."""
+        if not isinstance(self.node, ChunkServer):
+            return False
+        (place,) = self.node._store.locate([chunk])
+        if isinstance(place, GridError):
+            return False
+        file, start = place
+        self.disk.flip_bits(str(Path("/data") / file), start + offset)
+        return True
 
     def _die(self, error: GridError) -> None:
         self.fatal = error
@@ -251,16 +275,23 @@ class SimulatedGrid:
         self.chunk_servers.append(machine)
         return machine
 
-    def runtime(self, identity: Identity, disk: SimulatedDisk) -> Runtime:
+    def runtime(
+        self,
+        identity: Identity,
+        disk: SimulatedDisk,
+        *,
+        rate: float = 1.0,
+        wall_offset: Callable[[], float] = lambda: 0.0,
+    ) -> Runtime:
         """A process of this identity on the host of its name."""
-        clock = ProcessClock(self.clock)
+        clock = ProcessClock(self.clock, rate)
         return Runtime(
             clock=clock,
             network=self.network.host(identity.name, identity),
             disk=disk,
             threads=SimulatedThreads(clock, lambda: self.work_seconds),
             random=random.Random(self.random.getrandbits(64)),
-            wall_seconds=lambda: 1_700_000_000 + self.clock.seconds(),
+            wall_seconds=lambda: 1_700_000_000 + self.clock.seconds() + wall_offset(),
         )
 
     def client_runtime(

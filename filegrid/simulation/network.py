@@ -44,7 +44,7 @@ class _Host:
     name: str
     run: int = 0  # of its process
     paused: bool = False
-    connections: set[_Side] = field(default_factory=set)
+    connections: dict[_Side, None] = field(default_factory=dict)  # in order: every run is alike
     listeners: dict[int, _Listening] = field(default_factory=dict)
 
 
@@ -56,7 +56,7 @@ class SimulatedNetwork:
         self.random = random
         self._hosts: dict[str, _Host] = {}
         self._weather: dict[tuple[str, str], Weather] = {}
-        self._sides: set[_Side] = set()
+        self._sides: dict[_Side, None] = {}
         self._next_port = 20000
 
     def host(self, name: str, identity: Identity) -> HostNetwork:
@@ -99,6 +99,24 @@ class SimulatedNetwork:
         gone.listeners.clear()
         for side in list(gone.connections):
             side.vanish()
+
+    def reset(self, host: str) -> None:
+        """All connections of a host break; its process lives on."""
+        for side in list(self._hosts[host].connections):
+            side.abortConnection()
+
+    @property
+    def host_names(self) -> list[str]:
+        return list(self._hosts)
+
+    @property
+    def connections(self) -> int:
+        """How many there are between all hosts."""
+        return len(self._sides) // 2
+
+    def connected_hosts(self) -> list[str]:
+        """Those that have a connection."""
+        return [host.name for host in self._hosts.values() if host.connections]
 
     def pause(self, host: str) -> None:
         """The host's process is stopped: what it sent goes on its way, what comes waits."""
@@ -272,8 +290,8 @@ class _Side:
         self._gone = False
 
     def open(self) -> None:
-        self._host.connections.add(self)
-        self._network._sides.add(self)
+        self._host.connections[self] = None
+        self._network._sides[self] = None
         self._protocol.makeConnection(self)  # type: ignore[arg-type]
 
     # The transport's face.
@@ -405,7 +423,7 @@ class _Side:
         reason = Failure(ConnectionDone() if clean else ConnectionLost())
         self._leave()
         if notify_self:
-            self._network.clock.callLater(0, self._protocol.connectionLost, reason)
+            self._network.clock.callLater(0, self._lose_here, reason, self._host.run)
         self._tell_peer(reason)
 
     def _tell_peer(self, reason: Failure) -> None:
@@ -425,10 +443,14 @@ class _Side:
             self._leave()
             self._protocol.connectionLost(reason)
 
+    def _lose_here(self, reason: Failure, run: int) -> None:
+        if self._host.run == run:  # else the process is gone, and nobody is there to be told
+            self._protocol.connectionLost(reason)
+
     def _leave(self) -> None:
         self._gone = True
-        self._host.connections.discard(self)
-        self._network._sides.discard(self)
+        self._host.connections.pop(self, None)
+        self._network._sides.pop(self, None)
         if self._carrying is not None and self._carrying.active():
             self._carrying.cancel()
         self._carrying = None

@@ -21,6 +21,8 @@ WORK_SECONDS = 0.0001
 
 _FAR_SECONDS = 1e9
 
+_ROUNDING_SECONDS = 1e-7
+
 _buried: list[object] = []
 """What processes that were killed were waiting for. A coroutine that the garbage collector finds
 runs its `finally` blocks, and what waited for those goes on: the dead would walk."""
@@ -28,17 +30,21 @@ runs its `finally` blocks, and what waited for those goes on: the dead would wal
 
 @implementer(IReactorTime)
 class ProcessClock:
-    """The grid's clock as one process sees it; when the process ends, its timers are gone."""
+    """The grid's clock as one process sees it; when the process ends, its timers are gone.
 
-    def __init__(self, clock: SimulatedClock) -> None:
+    :param rate: how fast it runs; the grid's own with 1.
+    """
+
+    def __init__(self, clock: SimulatedClock, rate: float = 1.0) -> None:
         self._clock = clock
+        self._rate = rate
         self._calls: dict[IDelayedCall, None] = {}  # in order, so that every run is alike
         self._held: list[tuple[float, IDelayedCall]] = []
         self._paused = False
         self._ended = False
 
     def seconds(self) -> float:
-        return self._clock.seconds()
+        return self._clock.rightNow * self._rate
 
     def callLater(
         self, delay: float, callable: Callable[..., object], *args: object, **kwargs: object
@@ -49,6 +55,9 @@ class ProcessClock:
             self._calls.pop(call, None)
             callable(*args, **kwargs)
 
+        if self._rate != 1.0 and delay:
+            # Rounded down it would come a moment before its time, and again without end.
+            delay = delay / self._rate + _ROUNDING_SECONDS
         call = self._clock.callLater(delay, run)
         if self._ended:
             _buried.append(run)
@@ -77,7 +86,7 @@ class ProcessClock:
 
     def resume(self) -> None:
         """As SIGCONT: what came due meanwhile runs at once, in the order of its times."""
-        now, held = self.seconds(), self._held
+        now, held = self._clock.seconds(), self._held
         self._paused, self._held = False, []
         if self._ended:
             return

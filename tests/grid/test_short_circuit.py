@@ -44,8 +44,8 @@ class ShortCircuit(GridCase):
         self.desk = desk = Desk()
         real = SimulatedGrid.runtime
 
-        def runtime(grid: SimulatedGrid, *rest: object) -> Runtime:
-            return replace(real(grid, *rest), lending=desk)  # type: ignore[arg-type]
+        def runtime(grid: SimulatedGrid, *rest: object, **more: object) -> Runtime:
+            return replace(real(grid, *rest, **more), lending=desk)  # type: ignore[arg-type]
 
         self.patch(SimulatedGrid, "runtime", runtime)
         self.patch(Link, "is_local", True)

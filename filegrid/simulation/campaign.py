@@ -1,0 +1,260 @@
+"""One simulated run: a grid, its clients, a storm of misfortune, a calm, and the promises.
+
+All of it follows from the scenario and the seed. In the storm anything may be refused, and nothing
+that was promised may be broken; in the calm everything must heal within a stated time.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from filegrid.config import Balance
+from filegrid.errors import GridError
+from filegrid.head.service import Head
+from filegrid.protocol.wire import head_pb2
+from filegrid.simulation.checkers import CHECKERS
+from filegrid.simulation.checkers.checker import Broken, Checker
+from filegrid.simulation.grid import SimulatedGrid, Stuck
+from filegrid.simulation.misfortune import LATENCY_SECONDS, Misfortune
+from filegrid.simulation.scenario import Scenario, draw_strikes
+from filegrid.simulation.trace import Trace
+from filegrid.simulation.workload import Shared, User
+
+CALM_SECONDS = 180.0
+"""Within this after the storm everything is whole again, or it never will be."""
+
+PROBE_SECONDS = 5.0
+
+TOLD_LINES = 60
+
+HEALING = "the grid heals once its troubles are over"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a run ended.
+
+    :ivar promise: the first that was broken, or empty; :ivar detail: how.
+    :ivar told: what happened last before.
+    """
+
+    seed: int
+    promise: str
+    detail: str
+    told: list[str]
+    operations: int
+    unknown: int
+    refused: int
+    strikes: dict[str, int]
+    longest_pause_seconds: float
+    simulated_seconds: float
+    digest: str
+
+    @property
+    def ok(self) -> bool:
+        return not self.promise
+
+
+class Campaign:
+    """A run of one scenario from one seed.
+
+    :ivar users: the clients; :ivar shared: the files that all of them change.
+    """
+
+    def __init__(self, scenario: Scenario, seed: int) -> None:
+        self.scenario = scenario
+        self.seed = seed
+        rng = self.rng("settings")
+        self.grid = SimulatedGrid(
+            seed=seed,
+            heads=scenario.heads,
+            health=scenario.health,
+            chunk_servers=scenario.chunk_servers,
+            racks=scenario.racks,
+            sections={"balance": Balance(band_percent=2)},
+            replication=scenario.replication,
+            trash_seconds=0,
+            collection_grace_seconds=5,
+        )
+        for machine in self.grid.machines:
+            machine.rate = rng.uniform(0.96, 1.04)
+        self.trace = Trace(self.grid.clock.seconds)
+        self.shared = Shared()
+        self.users: list[User] = []
+        self.misfortune = Misfortune(self)
+        self._latency_seconds = rng.choice((LATENCY_SECONDS, LATENCY_SECONDS, 0.002, 0.01))
+        self._work_seconds = rng.choice((0.0001, 0.0001, 0.001, 0.005))
+        self._strikes = draw_strikes(scenario, seed)
+        self._working: list[Deferred[None]] = []
+        self._failures: list[Failure] = []
+        self._next_probe = 0.0
+        self._checkers: list[Checker] = []
+
+    def rng(self, what: str) -> random.Random:
+        """A source of chance of its own for each purpose: less of one thing changes no other."""
+        return random.Random(f"{self.seed} {what}")
+
+    @property
+    def seconds(self) -> float:
+        """Simulated, since the beginning."""
+        return self.grid.clock.seconds()
+
+    def run(self) -> Result:
+        """From the beginning to the end, or to the first broken promise."""
+        promise = detail = ""
+        try:
+            self.begin()
+            self.pass_time(self.scenario.seconds)
+            self.finish()
+        except Broken as broken:
+            promise, detail = broken.promise, broken.detail
+        except Stuck as stuck:
+            promise, detail = HEALING, str(stuck)
+        finally:
+            self.close()
+        result = Result(
+            seed=self.seed,
+            promise=promise,
+            detail=detail,
+            told=self.trace.tail(TOLD_LINES) if promise else [],
+            operations=sum(user.operations for user in self.users),
+            unknown=sum(user.unknown for user in self.users),
+            refused=sum(user.refused for user in self.users),
+            strikes=dict(self.misfortune.applied),
+            longest_pause_seconds=max([0.0, *(one.longest_pause_seconds for one in self.users)]),
+            simulated_seconds=self.seconds,
+            digest=self.trace.digest(),
+        )
+        # What killed processes waited for is kept (see process.py), and would be gone through again
+        # and again by the collections of all later runs.
+        gc.collect()
+        gc.freeze()
+        return result
+
+    def begin(self) -> None:
+        """Start the grid, put the clients to work, and let the strikes come when they will."""
+        self.grid.start()
+        self.grid.advance(1)  # until everybody knows that everybody has a vote
+        names = [f"client-{number + 1}" for number in range(self.scenario.clients)]
+        self.users = [User(self, name, self.rng(name)) for name in names]
+        self._checkers = [make(self) for make in CHECKERS]
+        self._set_pace()
+        self._working = [Deferred.fromCoroutine(user.work()) for user in self.users]
+        for one in self._working:
+            one.addErrback(self.failed)
+        for strike in self._strikes:
+            self.grid.clock.callLater(strike.at, self.misfortune.strike, strike)
+
+    def finish(self) -> None:
+        """Mend everything; then all must heal, and all promises must have been kept."""
+        self.misfortune.heal()
+        for user in self.users:
+            user.stopping = True
+        self.ask(self._calm_down(self._working))
+        for checker in self._checkers:
+            self.ask(checker.finish())
+        self.ask(self.misfortune.operator.close())
+
+    async def _calm_down(self, working: Sequence[Deferred[None]]) -> None:
+        waiting = "the clients are still waiting"
+        await self.becomes(waiting, lambda: all(one.called for one in working))
+        await self.becomes("nobody leads", lambda: self.grid.leader() is not None)
+        await self.becomes("not all heads have a vote", self.all_heads_vote)
+        await self.misfortune.settle()
+
+    def close(self) -> None:
+        """The run is over, in whatever way."""
+        for checker in self._checkers:
+            checker.close()
+
+    def _set_pace(self) -> None:
+        self.grid.work_seconds = self._work_seconds
+        network = self.grid.network
+        for here in network.host_names:
+            for there in network.host_names:
+                network.weather(here, there).latency_seconds = self._latency_seconds
+
+    def failed(self, failure: Failure) -> None:
+        """Something that nobody awaits has failed; a node that is struck may fail as it likes."""
+        if not failure.check(GridError):
+            self._failures.append(failure)
+
+    # Time.
+
+    def pass_time(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+        """Event by event, with a look at the promises after each.
+
+        :raises Broken: where one of them does not hold.
+        """
+        clock, event = self.grid.clock, self.trace.event
+        looks = [one.look for one in self._checkers if type(one).look is not Checker.look]
+        end = clock.seconds() + seconds
+        while clock.calls and (at := clock.calls[0].getTime()) <= end and not until():
+            clock.advance(max(0.0, at - clock.seconds()))
+            event(at)
+            for look in looks:
+                look()
+            if self._failures:
+                self._failures[0].raiseException()
+            if at >= self._next_probe:
+                self._next_probe = at + PROBE_SECONDS
+                for checker in self._checkers:
+                    checker.probe()
+        if not until():
+            clock.advance(max(0.0, end - clock.seconds()))
+
+    def sleep(self, seconds: float) -> Deferred[None]:
+        """On the grid's own clock."""
+        return deferLater(self.grid.clock, seconds)
+
+    async def becomes(self, trouble: str, condition: Callable[[], bool | Awaitable[bool]]) -> None:
+        """Return once something is so; it must be before the calm is over."""
+        end = self.seconds + CALM_SECONDS
+        while not (found := condition()) or not (found is True or await found):
+            if self.seconds > end:
+                raise Broken(HEALING, f"{CALM_SECONDS:g} s after the storm {trouble}")
+            await self.sleep(0.25)
+
+    def ask(self, work: Coroutine[Deferred[Any], Any, Any]) -> Any:
+        """Let time pass until the coroutine ends; its result or its error."""
+        outcome: list[Any] = []
+        Deferred.fromCoroutine(work).addBoth(outcome.append)
+        self.pass_time(2 * CALM_SECONDS, lambda: bool(outcome))
+        if not outcome:
+            raise Broken(HEALING, f"no answer in {2 * CALM_SECONDS:g} s")
+        if isinstance(outcome[0], Failure):
+            if outcome[0].check(GridError):
+                raise Broken(HEALING, f"after the storm: {outcome[0].value}")
+            outcome[0].raiseException()
+        return outcome[0]
+
+    # What the grid knows of itself.
+
+    async def status(self) -> head_pb2.Status:
+        """As an operator is told."""
+        session = self.misfortune.operator.access.session
+        return await session.call(head_pb2.GetStatus(), head_pb2.Status)
+
+    def running_heads(self) -> list[Head]:
+        return [one.node for one in self.grid.heads if isinstance(one.node, Head)]
+
+    def all_heads_vote(self) -> bool:
+        """Whether all run, lead or follow, and have a vote as who they are now."""
+        leader = self.grid.leader()
+        if leader is None or not isinstance(leader.node, Head):
+            return False
+        voters = {(member.name, member.incarnation) for member in leader.node._log.voters}
+        here = {
+            (one.name, one.node._council.me.incarnation)
+            for one in self.grid.heads
+            if isinstance(one.node, Head)
+        }
+        return len(here) == len(self.grid.heads) and voters == here

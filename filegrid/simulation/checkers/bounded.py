@@ -1,0 +1,49 @@
+"""Timers and connections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from filegrid.simulation.checkers.checker import Checker
+
+if TYPE_CHECKING:
+    from filegrid.simulation.campaign import Campaign
+
+MOST_TIMERS = 5000
+MOST_CONNECTIONS = 500
+"""Of the whole grid, in the worst of storms."""
+
+SETTLED_SECONDS = 3.0
+"""After the clients have gone, until nothing of them is left."""
+
+
+class Bounded(Checker):
+    """Whatever happens, what waits is bounded; and nothing is left of clients that have gone."""
+
+    promise = "queues, timers and connections stay bounded, and nothing leaks"
+
+    def __init__(self, campaign: Campaign) -> None:
+        super().__init__(campaign)
+        self._machines = len(campaign.grid.machines)
+        self._timers = self._count_timers()
+
+    def _count_timers(self) -> int:
+        return sum(call.active() for call in self.campaign.grid.clock.calls)
+
+    def probe(self) -> None:
+        timers, connections = self._count_timers(), self.campaign.grid.network.connections
+        if timers > MOST_TIMERS or connections > MOST_CONNECTIONS:
+            raise self.broken(f"{timers} timers and {connections} connections")
+
+    async def finish(self) -> None:
+        for user in self.campaign.users:
+            await user.client.close()
+        await self.campaign.sleep(SETTLED_SECONDS)
+        gone = {user.name for user in self.campaign.users}
+        left = [name for name in self.campaign.grid.network.connected_hosts() if name in gone]
+        if left:
+            raise self.broken(f"connections of {left} are left after they were closed")
+        most = 2 * self._timers * len(self.campaign.grid.machines) // self._machines
+        timers = self._count_timers()
+        if timers > most:
+            raise self.broken(f"{timers} timers are left of a grid that had {self._timers} once")

@@ -1,0 +1,479 @@
+"""What carries out the strikes, as far as the grid's promises allow them.
+
+The promises hold within a budget: the disks of a majority of the heads stay, and of each chunk at
+least one replica does. A strike that would overdraw it, or that finds nobody to strike, does
+nothing. All else may happen at any time to any number of nodes, and is mended after a while.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from filegrid.client.grid import GridClient
+from filegrid.errors import GridError
+from filegrid.model import ChunkId, Role
+from filegrid.simulation.grid import Machine, SimulatedGrid
+from filegrid.simulation.scenario import Strike
+from filegrid.simulation.stored import named_chunks, stored_chunks, where_stored
+
+if TYPE_CHECKING:
+    from filegrid.simulation.campaign import Campaign
+
+T = TypeVar("T")
+
+LATENCY_SECONDS = 0.0002
+JITTER_SECONDS = 0.01
+FULL_BYTES = 260 * 1024 * 1024
+"""Of a disk on which hardly more than the reserve fits."""
+
+DRAIN_SECONDS = 30.0
+"""That a server stays drained, at least."""
+
+OPERATOR = "operator"
+
+MOST_ADDED = 2
+MOST_CHUNK_SERVERS_DOWN = 2
+"""With more there would be nothing to do for the clients."""
+
+
+class Misfortune:
+    """Everything bad that happens to one grid.
+
+    :ivar applied: how many strikes did something, by kind.
+    :ivar operator: a client that may also give orders.
+    :ivar tell_wiped: called with the chunks on a disk that is emptied; :ivar tell_rotten: with one
+        of which a replica is damaged.
+    """
+
+    def __init__(self, campaign: Campaign) -> None:
+        self.applied: Counter[str] = Counter()
+        self._campaign = campaign
+        self._grid: SimulatedGrid = campaign.grid
+        self._healed = False
+        self._draining: set[str] = set()
+        self._rotten: set[tuple[str, ChunkId]] = set()
+        self.tell_wiped: Callable[[Iterable[ChunkId]], None] = lambda _: None
+        self.tell_rotten: Callable[[Iterable[ChunkId]], None] = lambda _: None
+        runtime, identity = self._grid.client_runtime(OPERATOR, Role.OPERATOR)
+        self.operator = GridClient(
+            runtime, identity, [*self._grid.head_addresses], timeout_seconds=5.0
+        )
+        of_nodes: dict[str, Callable[[Strike, Machine], bool]] = {
+            "kill": self._kill,
+            "crash": self._crash,
+            "stop": self._stop,
+            "pause": self._pause,
+            "isolate": self._isolate,
+            "deafen": self._deafen,
+            "mute": self._mute,
+            "slow": self._slow,
+        }
+        self._kinds: dict[str, Callable[[Strike], bool]] = {
+            "part-heads": self._part_heads,
+            "break-head-disk": lambda one: self._break_disk(one, self._head(one)),
+            "hang-head-disk": lambda one: self._hang_disk(one, self._head(one)),
+            "wipe-head": self._wipe_head,
+            "hand-over": self._hand_over,
+            "break-chunk-disk": lambda one: self._break_disk(one, self._chunk_server(one)),
+            "hang-chunk-disk": lambda one: self._hang_disk(one, self._chunk_server(one)),
+            "wipe-chunk": self._wipe_chunk_server,
+            "rot": self._rot,
+            "fill-disk": self._fill_disk,
+            "drain": self._drain,
+            "add-chunk": self._add_chunk_server,
+            "cut-clients": self._cut_client,
+            "splits": self._splits,
+            "flap": self._flap,
+            "reset": self._reset,
+            "power": self._power,
+            "wall-clock": self._wall_clock,
+        }
+        choices: dict[str, Callable[[Strike], Machine | None]] = {
+            "head": self._head,
+            "chunk": self._chunk_server,
+            "health": self._health_node,
+        }
+        for what, strike in of_nodes.items():
+            for role, choose in choices.items():
+                self._kinds[f"{what}-{role}"] = _on(choose, strike)
+
+    def strike(self, strike: Strike) -> None:
+        """Do it, where it can be done."""
+        if self._healed:
+            return
+        if self._kinds[strike.kind](strike):
+            self.applied[strike.kind] += 1
+
+    def heal(self) -> None:
+        """Mend everything at once."""
+        self._note("heal")
+        self._healed = True
+        self._grid.work_seconds = 0.0001
+        network = self._grid.network
+        for here in network.host_names:
+            for there in network.host_names:
+                if here != there:
+                    network.mend(here, there, both_ways=False)
+                    weather = network.weather(here, there)
+                    weather.latency_seconds, weather.jitter_seconds = LATENCY_SECONDS, 0.0
+                    weather.splits = False
+        for machine in self._grid.machines:
+            self._mend(machine)
+        for name in sorted(self._draining):
+            self._ask(f"undrain {name}", self.operator.drain(name, undo=True))
+
+    async def settle(self) -> None:
+        """Take back what was asked of the grid; with everything mended it must take it."""
+        for server in (await self.operator.status())["chunk_servers"]:
+            if server["state"] in ("draining", "drained"):
+                await self.operator.drain(server["name"], undo=True)
+
+    # Who.
+
+    def _head(self, strike: Strike) -> Machine | None:
+        """The leader more often than others."""
+        leader = self._grid.leader()
+        if leader is not None and strike.whom < 0.5:
+            return leader
+        return _pick(self._grid.heads, 2 * strike.whom % 1)
+
+    def _chunk_server(self, strike: Strike) -> Machine | None:
+        down = [one for one in self._grid.chunk_servers if one.node is None]
+        if len(down) >= MOST_CHUNK_SERVERS_DOWN:
+            return None
+        return _pick(self._grid.chunk_servers, strike.whom)
+
+    def _health_node(self, strike: Strike) -> Machine | None:
+        return _pick(self._grid.health_nodes, strike.whom)
+
+    # Processes.
+
+    def _kill(self, strike: Strike, machine: Machine) -> bool:
+        machine.kill()
+        self._restart_later(strike, machine)
+        return self._note(f"kill {machine.name}")
+
+    def _crash(self, strike: Strike, machine: Machine) -> bool:
+        machine.crash()
+        self._restart_later(strike, machine)
+        return self._note(f"crash {machine.name}")
+
+    def _stop(self, strike: Strike, machine: Machine) -> bool:
+        machine.stop().addErrback(self._campaign.failed)
+        self._restart_later(strike, machine)
+        return self._note(f"stop {machine.name}")
+
+    def _pause(self, strike: Strike, machine: Machine) -> bool:
+        machine.pause()
+        node = machine.node
+
+        def resume() -> None:
+            if machine.node is node:
+                self._note(f"resume {machine.name}")
+                machine.resume(data_first=strike.amount < 0.5)
+
+        self._later(strike, resume)
+        return self._note(f"pause {machine.name}")
+
+    def _power(self, strike: Strike) -> bool:
+        """All machines lose power at once."""
+        self._note("power fails")
+        for machine in self._grid.machines:
+            if machine.node is not None:
+                machine.crash()
+            self._restart_later(strike, machine)
+        return True
+
+    def _restart_later(self, strike: Strike, machine: Machine) -> None:
+        self._later(strike, lambda: self._restart(machine))
+
+    def _restart(self, machine: Machine) -> None:
+        if machine.node is None:
+            self._note(f"start {machine.name}")
+            machine.disk.heal()
+            machine.kill()  # where it was told to stop and has not ended yet
+            machine.start().addErrback(self._campaign.failed)
+
+    def _mend(self, machine: Machine) -> None:
+        machine.disk.capacity_bytes = 1 << 34
+        machine.disk.heal()
+        if machine.node is None:
+            self._restart(machine)
+        else:
+            machine.mend_disk()
+            machine.resume()
+
+    # Disks.
+
+    def _break_disk(self, strike: Strike, machine: Machine | None) -> bool:
+        """Its next sync fails, and others after it."""
+        if machine is None or machine.node is None:
+            return False
+        code = errno.EIO if strike.amount < 0.7 else errno.ENOSPC
+        machine.disk.fail_next("datasync", code, times=1 + int(strike.amount * 4))
+
+        def mend() -> None:
+            machine.disk.heal()
+            self._restart(machine)
+
+        self._later(strike, mend)
+        return self._note(f"break the disk of {machine.name}")
+
+    def _hang_disk(self, strike: Strike, machine: Machine | None) -> bool:
+        if machine is None or machine.node is None:
+            return False
+        machine.hang_disk()
+        node = machine.node
+
+        def mend() -> None:
+            if machine.node is node:
+                machine.mend_disk()
+
+        self._later(strike, mend)
+        return self._note(f"hang the disk of {machine.name}")
+
+    def _fill_disk(self, strike: Strike) -> bool:
+        machine = self._chunk_server(strike)
+        if machine is None:
+            return False
+        machine.disk.capacity_bytes = FULL_BYTES
+
+        def mend() -> None:
+            machine.disk.capacity_bytes = 1 << 34
+
+        self._later(strike, mend)
+        return self._note(f"fill the disk of {machine.name}")
+
+    def _wipe_head(self, strike: Strike) -> bool:
+        """Only where all others have what it has: a majority keeps its disks (S3)."""
+        machine = self._head(strike)
+        if machine is None or not self._campaign.all_heads_vote():
+            return False
+        self._note(f"wipe {machine.name}")
+        machine.crash()
+        machine.disk.wipe()
+        self._restart_later(strike, machine)
+        return True
+
+    def _wipe_chunk_server(self, strike: Strike) -> bool:
+        """Only where every chunk has a whole replica elsewhere."""
+        machine = self._chunk_server(strike)
+        if machine is None or not self._can_spare(machine):
+            return False
+        self._note(f"wipe {machine.name}")
+        self.tell_wiped(stored_chunks(machine))
+        if machine.node is not None:
+            machine.crash()
+        machine.disk.wipe()
+        machine.forget()
+        self._restart_later(strike, machine)
+        return True
+
+    def _can_spare(self, machine: Machine) -> bool:
+        """Whether each chunk has more than one replica beside those of a server."""
+        named = named_chunks(self._grid)
+        if named is None:
+            return False
+        there = where_stored(self._grid)
+        return all(len(there.get(chunk.id, set()) - {machine.name}) >= 2 for chunk in named)
+
+    def _rot(self, strike: Strike) -> bool:
+        """A byte of a replica changes, where the chunk has others."""
+        named = named_chunks(self._grid)
+        if not named:
+            return False
+        chunk = named[int(strike.whom * len(named))]
+        holders = [one for one in self._grid.chunk_servers if chunk.id in stored_chunks(one)]
+        if len(holders) < 3 or not chunk.length:
+            return False
+        machine = holders[int(strike.amount * len(holders))]
+        if not machine.rot(chunk, int(strike.amount * chunk.length)):
+            return False
+        self.tell_rotten([chunk.id])
+        self._rotten.add((machine.name, chunk.id))
+        return self._note(f"rot in {chunk.id.hex()} on {machine.name}")
+
+    def is_rotten(self, machine: Machine, chunk_id: ChunkId) -> bool:
+        """Whether a byte of this replica was changed."""
+        return (machine.name, chunk_id) in self._rotten
+
+    # The network.
+
+    def _isolate(self, strike: Strike, machine: Machine) -> bool:
+        self._cut(strike, [(machine.name, other) for other in self._others(machine)], both=True)
+        return self._note(f"isolate {machine.name}")
+
+    def _part_heads(self, strike: Strike) -> bool:
+        machine = self._head(strike)
+        if machine is None:
+            return False
+        others = [one.name for one in self._grid.heads if one is not machine]
+        self._cut(strike, [(machine.name, other) for other in others], both=True)
+        return self._note(f"part {machine.name} from the other heads")
+
+    def _deafen(self, strike: Strike, machine: Machine) -> bool:
+        others = self._some_others(strike, machine)
+        self._cut(strike, [(other, machine.name) for other in others], both=False)
+        return self._note(f"deafen {machine.name} to {len(others)}")
+
+    def _mute(self, strike: Strike, machine: Machine) -> bool:
+        others = self._some_others(strike, machine)
+        self._cut(strike, [(machine.name, other) for other in others], both=False)
+        return self._note(f"mute {machine.name} to {len(others)}")
+
+    def _cut_client(self, strike: Strike) -> bool:
+        user = _pick(self._campaign.users, strike.whom)
+        if user is None:
+            return False
+        machines = [one.name for one in self._grid.machines]
+        if strike.amount < 0.5:
+            machines = [one.name for one in self._grid.heads]
+        self._cut(strike, [(user.name, other) for other in machines], both=True)
+        return self._note(f"cut {user.name} off")
+
+    def _flap(self, strike: Strike) -> bool:
+        """A way that comes and goes."""
+        machine = _pick(self._grid.machines, strike.whom)
+        assert machine is not None
+        ways = [(machine.name, other) for other in self._some_others(strike, machine)]
+        seconds = 0.05 + strike.amount
+        for turn in range(4):
+            self._grid.clock.callLater(2 * turn * seconds, self._set_cut, ways, True)
+            self._grid.clock.callLater((2 * turn + 1) * seconds, self._set_cut, ways, False)
+        return self._note(f"flapping of {machine.name}")
+
+    def _set_cut(self, ways: Sequence[tuple[str, str]], cut: bool) -> None:
+        change = self._grid.network.cut if cut and not self._healed else self._grid.network.mend
+        for here, there in ways:
+            change(here, there)
+
+    def _reset(self, strike: Strike) -> bool:
+        """All connections of a machine break, and may be made again at once."""
+        machine = _pick(self._grid.machines, strike.whom)
+        assert machine is not None
+        self._grid.network.reset(machine.name)
+        return self._note(f"reset the connections of {machine.name}")
+
+    def _slow(self, strike: Strike, machine: Machine) -> bool:
+        seconds = (0.02, 0.2, 0.6)[int(strike.amount * 3)]
+        self._delay(machine, seconds)
+        self._later(strike, lambda: self._delay(machine, LATENCY_SECONDS))
+        return self._note(f"slow {machine.name} by {seconds} s")
+
+    def _delay(self, machine: Machine, seconds: float) -> None:
+        for other in self._others(machine):
+            self._grid.network.weather(machine.name, other).latency_seconds = seconds
+            self._grid.network.weather(other, machine.name).latency_seconds = seconds
+
+    def _splits(self, strike: Strike) -> bool:
+        for machine in self._grid.machines:
+            for other in self._others(machine):
+                weather = self._grid.network.weather(machine.name, other)
+                weather.splits = strike.amount < 0.7
+                weather.jitter_seconds = JITTER_SECONDS if weather.splits else 0.0
+        return self._note("bytes come in pieces")
+
+    def _others(self, machine: Machine) -> list[str]:
+        names = [one.name for one in self._grid.machines if one is not machine]
+        return [*names, *(user.name for user in self._campaign.users), OPERATOR]
+
+    def _some_others(self, strike: Strike, machine: Machine) -> list[str]:
+        others = self._others(machine)
+        if strike.amount < 0.5:
+            return [name for name in others if name.startswith("head-")]
+        return others
+
+    def _cut(self, strike: Strike, ways: Sequence[tuple[str, str]], *, both: bool) -> None:
+        for here, there in ways:
+            self._grid.network.cut(here, there, both_ways=both)
+
+        def mend() -> None:
+            self._note(f"mend strike {strike.number}")
+            for here, there in ways:
+                self._grid.network.mend(here, there, both_ways=both)
+
+        self._later(strike, mend)
+
+    # What operators do, and clocks.
+
+    def _hand_over(self, strike: Strike) -> bool:
+        leader, machine = self._grid.leader(), _pick(self._grid.heads, strike.whom)
+        if leader is None or machine is None or machine is leader:
+            return False
+        self._ask(f"hand over to {machine.name}", self.operator.hand_over(machine.name))
+        return True
+
+    def _drain(self, strike: Strike) -> bool:
+        machine = self._chunk_server(strike)
+        if machine is None or self._draining:
+            return False
+        name = machine.name
+        self._draining.add(name)
+        self._ask(f"drain {name}", self.operator.drain(name))
+
+        def undo() -> None:
+            self._draining.discard(name)
+            if not self._healed:
+                self._ask(f"undrain {name}", self.operator.drain(name, undo=True))
+
+        self._grid.clock.callLater(DRAIN_SECONDS + strike.seconds, undo)
+        return True
+
+    def _add_chunk_server(self, strike: Strike) -> bool:
+        if self.applied["add-chunk"] >= MOST_ADDED:
+            return False
+        racks = self._campaign.scenario.racks
+        machine = self._grid.add_chunk_server(f"dc1/r{int(strike.whom * racks) + 1}")
+        machine.start().addErrback(self._campaign.failed)
+        return self._note(f"add {machine.name}")
+
+    def _wall_clock(self, strike: Strike) -> bool:
+        """One machine's clock for people jumps; nothing may depend on it."""
+        machine = _pick(self._grid.machines, strike.whom)
+        assert machine is not None
+        machine.wall_offset_seconds = (strike.amount - 0.5) * 10 * 86_400
+        return self._note(f"the wall clock of {machine.name} jumps")
+
+    def _ask(self, what: str, work: Coroutine[Deferred[Any], Any, object]) -> None:
+        """What the grid cannot do just now, it refuses."""
+        self._note(what)
+        Deferred.fromCoroutine(work).addErrback(self._refused, what)
+
+    def _refused(self, failure: Failure, what: str) -> None:
+        failure.trap(GridError)
+        self._note(f"{what}: {failure.value}")
+
+    # Time.
+
+    def _later(self, strike: Strike, work: Callable[[], object]) -> None:
+        def unless_healed() -> None:
+            if not self._healed:
+                work()
+
+        self._grid.clock.callLater(strike.seconds, unless_healed)
+
+    def _note(self, text: str) -> bool:
+        self._campaign.trace.note(f"-- {text}")
+        return True
+
+
+def _on(
+    choose: Callable[[Strike], Machine | None], strike_one: Callable[[Strike, Machine], bool]
+) -> Callable[[Strike], bool]:
+    """A strike against a node that runs."""
+
+    def strike(strike: Strike) -> bool:
+        machine = choose(strike)
+        return machine is not None and machine.node is not None and strike_one(strike, machine)
+
+    return strike
+
+
+def _pick(choices: Sequence[T], whom: float) -> T | None:
+    return choices[int(whom * len(choices))] if choices else None

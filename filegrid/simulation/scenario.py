@@ -1,0 +1,87 @@
+"""What a seed decides before a run begins: the strikes, and when each of them falls."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FAULTS = (
+    *("kill-head", "crash-head", "pause-head", "isolate-head", "part-heads", "deafen-head"),
+    *("mute-head", "slow-head", "break-head-disk", "hang-head-disk", "wipe-head", "hand-over"),
+    *("kill-chunk", "crash-chunk", "stop-chunk", "pause-chunk", "isolate-chunk", "deafen-chunk"),
+    *("mute-chunk", "slow-chunk", "break-chunk-disk", "hang-chunk-disk", "wipe-chunk", "rot"),
+    *("fill-disk", "drain", "add-chunk", "kill-health", "pause-health", "isolate-health"),
+    *("cut-clients", "splits", "flap", "reset", "power", "wall-clock"),
+)
+"""Kinds of strikes, as `filegrid simulate --faults` names them. Those of heads come more often."""
+
+_WEIGHTS = {kind: 3 if "head" in kind else 2 if "chunk" in kind else 1 for kind in FAULTS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A run but for its seed.
+
+    :ivar seconds: simulated, of the storm; the calm comes on top.
+    :ivar seconds_per_strike: on average; in some runs they come much closer together.
+    :ivar strikes: their numbers, where not all of them are to fall.
+    """
+
+    seconds: float = 600.0
+    seconds_per_strike: float = 10.0
+    heads: int = 3
+    health: int = 3
+    chunk_servers: int = 5
+    racks: int = 3
+    replication: int = 3
+    clients: int = 4
+    faults: Sequence[str] = FAULTS
+    strikes: frozenset[int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strike:
+    """Something bad that befalls the grid.
+
+    :ivar at: simulated seconds since the storm began.
+    :ivar whom: 0 to 1, which machine; what it stands for depends on who is there then.
+    :ivar seconds: for how long.
+    :ivar amount: 0 to 1, of what the kind has much or little of.
+    """
+
+    number: int
+    at: float
+    kind: str
+    whom: float
+    seconds: float
+    amount: float
+
+
+def strike_numbers(scenario: Scenario, seed: int) -> list[int]:
+    """Of all strikes of a run."""
+    return [one.number for one in draw_strikes(scenario, seed)]
+
+
+def draw_strikes(scenario: Scenario, seed: int) -> list[Strike]:
+    """All of a run, in order. Leaving some out changes nothing about the others."""
+    rng = random.Random(f"{seed} strikes")
+    weights = [_WEIGHTS[kind] for kind in scenario.faults]
+    gap_seconds = scenario.seconds_per_strike / rng.choice((1, 1, 3, 8))
+    strikes: list[Strike] = []
+    at = rng.expovariate(1 / gap_seconds)
+    while at < scenario.seconds and scenario.faults:
+        strikes.append(
+            Strike(
+                number=len(strikes) + 1,
+                at=at,
+                kind=rng.choices(scenario.faults, weights)[0],
+                whom=rng.random(),
+                seconds=rng.choice((0.05, 0.5, 1, 2, 3, 8)) * rng.uniform(0.5, 1.5),
+                amount=rng.random(),
+            )
+        )
+        at += rng.expovariate(1 / gap_seconds)
+    if scenario.strikes is not None:
+        strikes = [one for one in strikes if one.number in scenario.strikes]
+    return strikes

@@ -1,0 +1,96 @@
+"""Whole runs: the same seed does the same, and no seed breaks a promise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from filegrid.simulation.campaign import Campaign
+from filegrid.simulation.scenario import FAULTS, Scenario, Strike, draw_strikes, strike_numbers
+
+SHORT = Scenario(seconds=8.0, seconds_per_strike=2.0)
+"""With as many strikes in a short time as they have in a long one."""
+
+SEEDS = 200
+SEEDS_PER_TEST = 10
+"""Together in one test, so that trial's jobs share them."""
+
+_DIGESTS = """
+from filegrid.simulation.campaign import Campaign
+from filegrid.simulation.scenario import Scenario
+print(*[Campaign(Scenario(seconds=15.0), seed).run().digest for seed in {seeds}])
+"""
+
+
+class Alike(SynchronousTestCase):
+    def test_across_processes(self) -> None:
+        """Two runs of a seed are alike, event by event, whatever the process did before and
+        however it hashes strings."""
+        found = []
+        for hash_seed, seeds in (("1", (6, 4)), ("2", (4, 6))):
+            done = subprocess.run(
+                [sys.executable, "-c", _DIGESTS.format(seeds=seeds)],
+                env={**os.environ, "PYTHONHASHSEED": hash_seed},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                check=True,
+            )
+            found.append(sorted(done.stdout.split()))
+        self.assertEqual(len(found[0]), 2)
+        self.assertEqual(found[0], found[1])
+
+    def test_other_seed(self) -> None:
+        """Another seed is another run."""
+        short = Scenario(seconds=1.0)
+        self.assertNotEqual(Campaign(short, 1).run().digest, Campaign(short, 2).run().digest)
+
+
+class Strikes(SynchronousTestCase):
+    def test_left_out(self) -> None:
+        """Without some strikes the others are what they were."""
+        scenario = Scenario(seconds=600)
+        every = draw_strikes(scenario, 3)
+        self.assertGreater(len(every), 20)
+        self.assertEqual({one.kind for one in every} - set(FAULTS), set())
+        some = frozenset(strike_numbers(scenario, 3)[::3])
+        few = draw_strikes(Scenario(seconds=600, strikes=some), 3)
+        self.assertEqual(few, [one for one in every if one.number in some])
+
+    def test_kinds(self) -> None:
+        """Each kind of strike can happen, and the grid heals from all of them together."""
+        campaign = Campaign(Scenario(faults=()), 8)
+        campaign.begin()
+        self.addCleanup(campaign.close)
+        campaign.pass_time(10)
+        for number, kind in enumerate(FAULTS):
+            for turn in range(5):
+                if not campaign.misfortune.applied[kind]:
+                    whom = (number + turn) % 5 / 5
+                    campaign.misfortune.strike(
+                        Strike(number=number, at=0, kind=kind, whom=whom, seconds=0.5, amount=0.4)
+                    )
+                    campaign.pass_time(1 + turn)
+        self.assertEqual(set(FAULTS) - set(campaign.misfortune.applied), set())
+        campaign.finish()
+
+
+class Seeds(SynchronousTestCase):
+    """Whatever befalls a grid, its promises are kept, and it heals."""
+
+
+def _seeds(first: int) -> Callable[[Seeds], None]:
+    def test(self: Seeds) -> None:
+        for seed in range(first, first + SEEDS_PER_TEST):
+            result = Campaign(SHORT, seed).run()
+            told = "\n".join([f"seed {seed}", *result.told, result.promise, result.detail])
+            self.assertTrue(result.ok, told)
+
+    return test
+
+
+for _first in range(1, SEEDS + 1, SEEDS_PER_TEST):
+    setattr(Seeds, f"test_{_first:04}", _seeds(_first))
