@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,15 +39,35 @@ def local_grid(
 
     :param folder: where that folder is made: what disk is measured.
     """
+    signal.signal(signal.SIGTERM, _leave)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         local = LocalGrid(Path(temporary) / "grid")
         local.make(Shape(chunk_servers=chunk_servers, settings=dict(settings or {})))
         try:
             local.start(*local.nodes)
             local.wait_ready(readiness(local))
+            _rank_alike(pids_of(local).values())
             yield local
         finally:
             local.down()
+
+
+def _rank_alike(pids: Iterable[int]) -> None:
+    """Give the grid's processes the weight of this one.
+
+    Each is a session of its own, and Linux shares the processors out between sessions: beside
+    other work on the machine a floor, which is of this session, would else have an advantage.
+    """
+    own = Path("/proc/self/autogroup")
+    with suppress(OSError):  # a kernel without such groups
+        rank = own.read_text().rpartition("nice")[2].strip()
+        for pid in pids:
+            Path(f"/proc/{pid}/autogroup").write_text(rank)
+
+
+def _leave(number: int, frame: object) -> None:
+    """A benchmark that is ended by `timeout` ends its grid too."""
+    raise SystemExit(128 + number)
 
 
 def pids_of(local: LocalGrid) -> dict[str, int]:
@@ -151,6 +173,11 @@ def throughput(uses: Iterable[Use], moved_bytes: int) -> dict[str, Any]:
         "peak_mib": dict(zip(("of", "mib"), reversed(max(peaks)), strict=True)),
         "seconds": spread([use.seconds for use in uses]),
     }
+
+
+def told(line: str) -> None:
+    """Say how far a benchmark is, beside the document on its standard output."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def report(figures: Mapping[str, Any], file: Path | None) -> None:

@@ -27,6 +27,7 @@ from benchmarks.measuring import (
     pids_of,
     report,
     throughput,
+    told,
 )
 from filegrid.cli.local_grid import LocalGrid
 from filegrid.measure import spread
@@ -120,6 +121,7 @@ class Sequential:
         with Watch(pids_of(self._local) | self._floor.pids) as watch:
             first = work()
         self._uses.setdefault(name, []).append(watch.use)
+        told(f"{name}: {self._size / MIB / watch.use.seconds:.0f} MiB/s")
         if isinstance(first, float):
             self._first_bytes.setdefault(name, []).append(first)
 

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from filegrid.client.bundles import Bundles
 from filegrid.client.heads import Heads
 from filegrid.client.patience import Patience
 from filegrid.errors import (
@@ -23,7 +24,7 @@ from filegrid.errors import (
 )
 from filegrid.model import Address, Identity, SessionId, unique_id
 from filegrid.net.dial import hello_of
-from filegrid.net.link import Answer
+from filegrid.net.link import Answer, expect
 from filegrid.net.tasks import Tasks
 from filegrid.protocol.wire import head_pb2
 from filegrid.protocol.wire import values_pb2 as wire
@@ -105,6 +106,7 @@ class Session:
         self.runtime = runtime
         self.timeout_seconds = timeout_seconds
         self._heads = Heads(runtime, heads, lambda: hello_of(identity))
+        self._bundles = Bundles(runtime)
         self._current: OpenedSession | None = None
         self._opening = Tasks("opening a session")
         self._waiting: list[Deferred[None]] = []
@@ -122,6 +124,7 @@ class Session:
                 await self.change(
                     wire.CloseSession(), Done, current, Patience(self.runtime, GOODBYE_SECONDS)
                 )
+        await self._bundles.close()
         await self._heads.stop()
 
     def patience(self) -> Patience:
@@ -239,7 +242,12 @@ class Session:
                 raise self._given_up(request, unreachable, doubtful) from None
             timeout_seconds = min(attempt_seconds, patience.left_seconds)
             try:
-                return await link.call(request, answer, timeout_seconds=timeout_seconds, once=once)
+                if once is None or not self._bundles.takes(request):
+                    return await link.call(
+                        request, answer, timeout_seconds=timeout_seconds, once=once
+                    )
+                found = await self._bundles.call(link, request, once, timeout_seconds)
+                return expect(answer, found, link.peer)
             except _PASSING as error:
                 if once is not None and not isinstance(error, _REFUSED):
                     doubtful = True

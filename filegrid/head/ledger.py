@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.python.failure import Failure
 
 from filegrid.errors import Busy, GridError, NotLeader, Unavailable
 from filegrid.head.headlog import HeadLog
@@ -122,6 +123,20 @@ class Ledger:
             self._waking = True
             self._clock.callLater(0, self._turn)  # what else comes in this turn joins the group
         return await proposal.answer
+
+    async def propose_many(self, commands: Sequence[Command]) -> list[Outcome | GridError]:
+        """As :meth:`propose`, for each; in one group, where there is room for all in it."""
+        begun = [Deferred.fromCoroutine(self.propose(command)) for command in commands]
+        found = await DeferredList(begun, consumeErrors=True)
+        outcomes: list[Outcome | GridError] = []
+        for _, result in found:
+            if not isinstance(result, Failure):
+                outcomes.append(result)
+            elif isinstance(result.value, GridError):
+                outcomes.append(result.value)
+            else:
+                result.raiseException()
+        return outcomes
 
     def applied(self, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
         """These were applied: whoever proposed them gets the outcome."""

@@ -40,6 +40,7 @@ from filegrid.net.dial import DataPool
 from filegrid.net.link import Caller, Link, Method
 from filegrid.net.tasks import Tasks
 from filegrid.protocol.wire import journal_pb2 as journal
+from filegrid.protocol.wire.head_pb2 import Changed
 from filegrid.protocol.wire.journal_pb2 import Entry, Outcome
 from filegrid.runtime import Runtime
 
@@ -200,6 +201,7 @@ class Reign:
             locations=locations,
             redundancy=redundancy,
             propose=self._ledger.propose,
+            propose_many=self._ledger.propose_many,
             status=self._report.make,
         )
         operations = Operations(
@@ -299,7 +301,7 @@ class Reign:
         """Answer as the leader; and only if this head was it all the time (S5)."""
         self._need_lead()
         answer = await method.handle(caller, request)
-        if not caller.call.HasField("once"):
+        if not caller.call.HasField("once") and not isinstance(answer, Changed):
             # What was read is answered only under a lease that still runs. A change is committed,
             # whoever leads by now.
             self._need_lead()

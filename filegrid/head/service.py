@@ -319,10 +319,11 @@ class Head:
     def _applied(
         self, entries: Sequence[journal.Entry], outcomes: Sequence[journal.Outcome]
     ) -> None:
-        if any(entry.command.WhichOneof("change") in _OF_SERVERS for entry in entries):
+        kinds = {entry.command.WhichOneof("change") for entry in entries}
+        if not kinds.isdisjoint(_OF_SERVERS):
             for name in self._registry.refresh():
                 self._redundancy.scan_server(name)
-        if any(entry.command.HasField("discard_unknown") for entry in entries):
+        if "discard_unknown" in kinds:
             self._redundancy.touch(list(self._redundancy.unknown))
         for outcome in outcomes:
             if outcome.released or outcome.published or outcome.resized:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 
 from google.protobuf.message import Message
@@ -35,6 +35,9 @@ from filegrid.runtime import Runtime
 MOST_LISTED = 1000
 """Nodes in one page of a listing; with names of 255 bytes below the limit of a frame."""
 
+MOST_CHANGES = 64
+"""In one call: a quarter of a group of the log."""
+
 MOST_STATS = 256
 """Looked at in one call, a few milliseconds of this head's time."""
 
@@ -65,7 +68,7 @@ VERBS = (
         "open_file",
         "allocate",
         "complain",
-        "list_deficits",
+        *("list_deficits", "change_many"),
     ),
     *("restore_trash", "empty_trash", "list_trash"),
     *("set_policy", "list_policies"),
@@ -92,6 +95,9 @@ class Verbs:
         locations: Locations,
         redundancy: Redundancy,
         propose: Callable[[journal.Command], Awaitable[journal.Outcome]],
+        propose_many: Callable[
+            [Sequence[journal.Command]], Awaitable[list[journal.Outcome | GridError]]
+        ],
         status: Callable[[], head_pb2.Status],
     ) -> None:
         self._runtime = runtime
@@ -101,6 +107,7 @@ class Verbs:
         self._locations = locations
         self._redundancy = redundancy
         self._propose = propose
+        self._propose_many = propose_many
         self._status = status
         self._complaints: set[tuple[bytes, str]] = set()
 
@@ -111,6 +118,7 @@ class Verbs:
             "make_folder": self._change,
             "stage_chunks": self._change,
             "publish": self._change,
+            "change_many": self._change_many,
             "rename": self._change,
             "remove": self._change,
             "stat": self._stat,
@@ -157,19 +165,50 @@ class Verbs:
         await self._command(caller, journal.KeepSessions(sessions=[request.session]))
         return frame_pb2.Done(heads=self._roster.heads)
 
+    async def _change_many(self, caller: Caller, request: Message) -> head_pb2.Changed:
+        """Several at once; each has an answer of its own, whatever becomes of the others."""
+        assert isinstance(request, head_pb2.ChangeMany)
+        if len(request.changes) > MOST_CHANGES:
+            raise InvalidRequest(f"at most {MOST_CHANGES} changes can be made together")
+        commands = []
+        for one in request.changes:
+            kind = one.WhichOneof("change")
+            if kind is None or not one.HasField("once"):
+                raise InvalidRequest("a change needs a session and a sequence number")
+            commands.append(self._to_command(caller, getattr(one, kind), one.once))
+        answer = head_pb2.Changed()
+        for outcome in await self._propose_many(commands):
+            if isinstance(outcome, GridError):
+                answer.outcomes.add(fault=to_fault(outcome))
+                continue
+            result = outcome.WhichOneof("result")
+            if result == "fault":
+                answer.outcomes.add(fault=outcome.fault)
+            elif result == "node":
+                answer.outcomes.add(node=outcome.node)
+            else:
+                answer.outcomes.add()
+        return answer
+
     async def _command(self, caller: Caller, change: Message) -> journal.Outcome:
+        once = caller.call.once if caller.call.HasField("once") else None
+        outcome = await self._propose(self._to_command(caller, change, once))
+        if outcome.WhichOneof("result") == "fault":
+            raise from_fault(outcome.fault)
+        return outcome
+
+    def _to_command(
+        self, caller: Caller, change: Message, once: values_pb2.Once | None
+    ) -> journal.Command:
         command = journal.Command(client=caller.peer.name)
-        if caller.call.HasField("once"):
-            command.once.CopyFrom(caller.call.once)
+        if once is not None:
+            command.once.CopyFrom(once)
         field = getattr(command, _CHANGE_FIELD[change.DESCRIPTOR.full_name])
         field.CopyFrom(change)
         field.SetInParent()
         command.trash_ms = self._settings.trash_seconds * 1000
         command.replication = self._settings.replication
-        outcome = await self._propose(command)
-        if outcome.WhichOneof("result") == "fault":
-            raise from_fault(outcome.fault)
-        return outcome
+        return command
 
     def _need_session(self, caller: Caller, session_id: int) -> None:
         session = self._namespace.session(SessionId(session_id))

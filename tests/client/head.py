@@ -9,13 +9,14 @@ from google.protobuf.message import Message
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from filegrid.errors import GridError
+from filegrid.errors import GridError, to_fault
 from filegrid.model import Address, Identity, Role
 from filegrid.net.dial import acceptor, hello_of
 from filegrid.net.link import Caller, Link, Method
 from filegrid.protocol.frames import Plane
 from filegrid.protocol.wire import head_pb2
 from filegrid.protocol.wire.frame_pb2 import Call, Done
+from filegrid.protocol.wire.values_pb2 import Node
 from filegrid.runtime import Listener, Runtime
 from filegrid.simulation.disk import SimulatedDisk
 from filegrid.simulation.network import SimulatedNetwork
@@ -62,6 +63,7 @@ class ScriptedHead:
             "open_session": self._open_session,
             "keep_session": lambda request: Done(),
             "close_session": lambda request: Done(),
+            "change_many": self._change_many,
         }
         self.name = name
         self.address = Address(name, 7000)
@@ -97,6 +99,23 @@ class ScriptedHead:
         if answer is None:
             never: Deferred[Message] = Deferred()
             return await never
+        return answer
+
+    def _change_many(self, request: Message) -> Message | None:
+        """Each as if it had come alone, also in :attr:`calls`."""
+        assert isinstance(request, head_pb2.ChangeMany)
+        answer = head_pb2.Changed()
+        for one in request.changes:
+            kind = one.WhichOneof("change") or ""
+            self.calls.append(Call(once=one.once, **{kind: getattr(one, kind)}))
+            try:
+                found = self.script[kind](getattr(one, kind))
+            except GridError as error:
+                answer.outcomes.add(fault=to_fault(error))
+                continue
+            if found is None:
+                return None
+            answer.outcomes.add(node=found if isinstance(found, Node) else None)
         return answer
 
     def _open_session(self, request: Message) -> Message:

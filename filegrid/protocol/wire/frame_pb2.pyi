@@ -124,6 +124,7 @@ class Call(_message.Message):
     LIST_TRASH_FIELD_NUMBER: _builtins.int
     OPEN_FILE_FIELD_NUMBER: _builtins.int
     STAT_MANY_FIELD_NUMBER: _builtins.int
+    CHANGE_MANY_FIELD_NUMBER: _builtins.int
     ELECT_FIELD_NUMBER: _builtins.int
     APPEND_ENTRIES_FIELD_NUMBER: _builtins.int
     INSTALL_STATE_FIELD_NUMBER: _builtins.int
@@ -204,6 +205,8 @@ class Call(_message.Message):
     def open_file(self) -> _head_pb2.OpenFile: ...
     @_builtins.property
     def stat_many(self) -> _head_pb2.StatMany: ...
+    @_builtins.property
+    def change_many(self) -> _head_pb2.ChangeMany: ...
     @_builtins.property
     def elect(self) -> _election_pb2.ElectionMessage:
         """among heads"""
@@ -310,6 +313,7 @@ class Call(_message.Message):
         list_trash: _head_pb2.ListTrash | None = ...,
         open_file: _head_pb2.OpenFile | None = ...,
         stat_many: _head_pb2.StatMany | None = ...,
+        change_many: _head_pb2.ChangeMany | None = ...,
         elect: _election_pb2.ElectionMessage | None = ...,
         append_entries: _replication_pb2.AppendEntries | None = ...,
         install_state: _replication_pb2.InstallState | None = ...,
@@ -341,11 +345,11 @@ class Call(_message.Message):
         add_head: _values_pb2.AddHead | None = ...,
         remove_head: _values_pb2.RemoveHead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["add_head", b"add_head", "allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "discard_unknown", b"discard_unknown", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunks", b"inspect_chunks", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "lend_chunk", b"lend_chunk", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "remove_head", b"remove_head", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "stat_many", b"stat_many", "store_chunks", b"store_chunks", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_head", b"add_head", "allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "change_many", b"change_many", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "discard_unknown", b"discard_unknown", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "inspect_chunks", b"inspect_chunks", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "lend_chunk", b"lend_chunk", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "remove_head", b"remove_head", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "stat_many", b"stat_many", "store_chunks", b"store_chunks", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_head", b"add_head", "allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "discard_unknown", b"discard_unknown", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunks", b"inspect_chunks", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "lend_chunk", b"lend_chunk", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "remove_head", b"remove_head", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "stat_many", b"stat_many", "store_chunks", b"store_chunks", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_head", b"add_head", "allocate", b"allocate", "append_entries", b"append_entries", "begin_backup", b"begin_backup", "change_many", b"change_many", "changes", b"changes", "close_session", b"close_session", "complain", b"complain", "copy_chunks", b"copy_chunks", "discard_chunks", b"discard_chunks", "discard_unknown", b"discard_unknown", "drain", b"drain", "elect", b"elect", "empty_trash", b"empty_trash", "end_backup", b"end_backup", "fetch_chunks", b"fetch_chunks", "get_events", b"get_events", "get_status", b"get_status", "hand_over", b"hand_over", "heartbeat", b"heartbeat", "id", b"id", "inspect_chunks", b"inspect_chunks", "install_state", b"install_state", "inventory", b"inventory", "join", b"join", "keep_session", b"keep_session", "leave", b"leave", "lend_chunk", b"lend_chunk", "list", b"list", "list_deficits", b"list_deficits", "list_policies", b"list_policies", "list_trash", b"list_trash", "make_folder", b"make_folder", "manifest", b"manifest", "once", b"once", "open_file", b"open_file", "open_session", b"open_session", "probe", b"probe", "publish", b"publish", "read_backup", b"read_backup", "read_chunk", b"read_chunk", "remove", b"remove", "remove_head", b"remove_head", "rename", b"rename", "repair_now", b"repair_now", "request", b"request", "restore_trash", b"restore_trash", "set_policy", b"set_policy", "stage_chunks", b"stage_chunks", "start_balance", b"start_balance", "stat", b"stat", "stat_many", b"stat_many", "store_chunks", b"store_chunks", "timeout_ms", b"timeout_ms", "trace_id", b"trace_id", "what_if", b"what_if", "write_chunk", b"write_chunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "open_file", "stat_many", "elect", "append_entries", "install_state", "join", "changes", "leave", "drain", "start_balance", "repair_now", "what_if", "set_policy", "list_policies", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunks", "store_chunks", "fetch_chunks", "lend_chunk", "probe", "get_events", "begin_backup", "read_backup", "end_backup", "discard_unknown", "add_head", "remove_head"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open_session", "close_session", "keep_session", "make_folder", "stage_chunks", "publish", "rename", "remove", "stat", "list", "manifest", "allocate", "complain", "get_status", "list_deficits", "hand_over", "restore_trash", "empty_trash", "list_trash", "open_file", "stat_many", "change_many", "elect", "append_entries", "install_state", "join", "changes", "leave", "drain", "start_balance", "repair_now", "what_if", "set_policy", "list_policies", "heartbeat", "inventory", "copy_chunks", "discard_chunks", "write_chunk", "read_chunk", "inspect_chunks", "store_chunks", "fetch_chunks", "lend_chunk", "probe", "get_events", "begin_backup", "read_backup", "end_backup", "discard_unknown", "add_head", "remove_head"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -368,6 +372,7 @@ class Reply(_message.Message):
     TRASH_LISTING_FIELD_NUMBER: _builtins.int
     OPENED_FILE_FIELD_NUMBER: _builtins.int
     STATS_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
     APPENDED_FIELD_NUMBER: _builtins.int
     JOINED_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
@@ -411,6 +416,8 @@ class Reply(_message.Message):
     def opened_file(self) -> _head_pb2.OpenedFile: ...
     @_builtins.property
     def stats(self) -> _head_pb2.Stats: ...
+    @_builtins.property
+    def changed(self) -> _head_pb2.Changed: ...
     @_builtins.property
     def appended(self) -> _replication_pb2.Appended: ...
     @_builtins.property
@@ -463,6 +470,7 @@ class Reply(_message.Message):
         trash_listing: _head_pb2.TrashListing | None = ...,
         opened_file: _head_pb2.OpenedFile | None = ...,
         stats: _head_pb2.Stats | None = ...,
+        changed: _head_pb2.Changed | None = ...,
         appended: _replication_pb2.Appended | None = ...,
         joined: _chunk_pb2.Joined | None = ...,
         load: _chunk_pb2.Load | None = ...,
@@ -482,11 +490,11 @@ class Reply(_message.Message):
         forecast: _head_pb2.Forecast | None = ...,
         policies: _head_pb2.Policies | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "fetched", b"fetched", "forecast", b"forecast", "inspection", b"inspection", "inventory_page", b"inventory_page", "joined", b"joined", "lent", b"lent", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "opened_file", b"opened_file", "outcome", b"outcome", "policies", b"policies", "probed", b"probed", "session_opened", b"session_opened", "stats", b"stats", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "unknown_chunks", b"unknown_chunks", "written", b"written"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "changed", b"changed", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "fetched", b"fetched", "forecast", b"forecast", "inspection", b"inspection", "inventory_page", b"inventory_page", "joined", b"joined", "lent", b"lent", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "opened_file", b"opened_file", "outcome", b"outcome", "policies", b"policies", "probed", b"probed", "session_opened", b"session_opened", "stats", b"stats", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "unknown_chunks", b"unknown_chunks", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "call_id", b"call_id", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "fetched", b"fetched", "forecast", b"forecast", "inspection", b"inspection", "inventory_page", b"inventory_page", "joined", b"joined", "lent", b"lent", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "opened_file", b"opened_file", "outcome", b"outcome", "policies", b"policies", "probed", b"probed", "session_opened", b"session_opened", "stats", b"stats", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "unknown_chunks", b"unknown_chunks", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "appended", b"appended", "backup_begun", b"backup_begun", "backup_piece", b"backup_piece", "call_id", b"call_id", "changed", b"changed", "copied", b"copied", "deficits", b"deficits", "done", b"done", "drain_reports", b"drain_reports", "events", b"events", "fault", b"fault", "fetched", b"fetched", "forecast", b"forecast", "inspection", b"inspection", "inventory_page", b"inventory_page", "joined", b"joined", "lent", b"lent", "listing", b"listing", "load", b"load", "manifest_page", b"manifest_page", "node", b"node", "opened_file", b"opened_file", "outcome", b"outcome", "policies", b"policies", "probed", b"probed", "session_opened", b"session_opened", "stats", b"stats", "status", b"status", "stored", b"stored", "trash_listing", b"trash_listing", "unknown_chunks", b"unknown_chunks", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "trash_listing", "opened_file", "stats", "appended", "joined", "load", "inventory_page", "copied", "written", "inspection", "stored", "fetched", "lent", "probed", "events", "backup_begun", "backup_piece", "unknown_chunks", "drain_reports", "forecast", "policies"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["fault", "done", "node", "session_opened", "listing", "manifest_page", "allocation", "status", "deficits", "trash_listing", "opened_file", "stats", "changed", "appended", "joined", "load", "inventory_page", "copied", "written", "inspection", "stored", "fetched", "lent", "probed", "events", "backup_begun", "backup_piece", "unknown_chunks", "drain_reports", "forecast", "policies"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

@@ -192,6 +192,110 @@ class Stats(_message.Message):
 Global___Stats: _TypeAlias = Stats  # noqa: Y015
 
 @_typing.final
+class ChangeMany(_message.Message):
+    """Changes, each as if it had come by itself: with an identity, and an outcome, of its own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Change(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ONCE_FIELD_NUMBER: _builtins.int
+        PUBLISH_FIELD_NUMBER: _builtins.int
+        RENAME_FIELD_NUMBER: _builtins.int
+        REMOVE_FIELD_NUMBER: _builtins.int
+        MAKE_FOLDER_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def once(self) -> _values_pb2.Once: ...
+        @_builtins.property
+        def publish(self) -> _values_pb2.Publish: ...
+        @_builtins.property
+        def rename(self) -> _values_pb2.Rename: ...
+        @_builtins.property
+        def remove(self) -> _values_pb2.Remove: ...
+        @_builtins.property
+        def make_folder(self) -> _values_pb2.MakeFolder: ...
+        def __init__(
+            self,
+            *,
+            once: _values_pb2.Once | None = ...,
+            publish: _values_pb2.Publish | None = ...,
+            rename: _values_pb2.Rename | None = ...,
+            remove: _values_pb2.Remove | None = ...,
+            make_folder: _values_pb2.MakeFolder | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "make_folder", b"make_folder", "once", b"once", "publish", b"publish", "remove", b"remove", "rename", b"rename"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "make_folder", b"make_folder", "once", b"once", "publish", b"publish", "remove", b"remove", "rename", b"rename"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["publish", "rename", "remove", "make_folder"]  # noqa: Y015
+        _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangeMany.Change]: ...
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___ChangeMany.Change] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeMany: _TypeAlias = ChangeMany  # noqa: Y015
+
+@_typing.final
+class Changed(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Outcome(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NODE_FIELD_NUMBER: _builtins.int
+        FAULT_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def node(self) -> _values_pb2.Node: ...
+        @_builtins.property
+        def fault(self) -> _values_pb2.Fault: ...
+        def __init__(
+            self,
+            *,
+            node: _values_pb2.Node | None = ...,
+            fault: _values_pb2.Fault | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "node", b"node", "result", b"result"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "node", b"node", "result", b"result"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["node", "fault"]  # noqa: Y015
+        _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Changed.Outcome]:
+        """in the order of the changes"""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___Changed.Outcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Changed: _TypeAlias = Changed  # noqa: Y015
+
+@_typing.final
 class List(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
