@@ -44,6 +44,10 @@ STATE_NAMES = {
 }
 
 
+_READ = (head_pb2.REPLICA_STATE_GOOD, head_pb2.REPLICA_STATE_CORRUPT)
+"""What a replica is found to be that was read."""
+
+
 class Trouble(Enum):
     """What a chunk can suffer from, the worst of it where there are several."""
 
@@ -246,7 +250,7 @@ class Checker:
     def _judge(self, member: _Member, checked: Sequence[Checked]) -> None:
         stat, placed = member.stat, member.placed
         self.summary.chunks += 1
-        self.summary.replicas += len(checked)
+        self.summary.replicas += sum(one.state in _READ for one in checked)
         for one, replica in zip(checked, placed.replicas, strict=True):
             if one.state == head_pb2.REPLICA_STATE_CORRUPT != replica.state:
                 reason = IntegrityError("fsck found it corrupt", placed.chunk.id.hex())
