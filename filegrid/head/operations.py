@@ -63,8 +63,9 @@ class Operations:
         assert isinstance(request, values_pb2.AddHead)
         if not re.fullmatch(NAME_PATTERN, request.name):
             raise InvalidRequest(f"a head has {NAME_ALLOWED}", request.name)
+        told = str(Address.parse(request.address))
         # Where it is known by another spelling, two links to it would take each other's place.
-        address = self._address_of(request.name) or str(Address.parse(request.address))
+        address = self._address_of(request.name) or told
         change = values_pb2.AddHead(name=request.name, address=address)
         return await self._change(journal.Command(add_head=change))
 
