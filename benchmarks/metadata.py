@@ -1,7 +1,7 @@
 """How fast the heads are: creates, stats, renames, removes and listings, beside a bare TLS echo.
 
     python benchmarks/metadata.py [--runs 5] [--files 8000] [--in-flight 64] [--clients 1]
-                                  [--json FILE] [--profile FOLDER]
+                                  [--heads 3] [--json FILE]
 
 Starts a grid with three heads in a temporary folder, and a client process (or several), all on this
 machine. Every run makes empty files, looks at them, renames, lists and removes them, and measures a

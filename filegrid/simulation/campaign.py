@@ -82,7 +82,7 @@ class Campaign:
             sections={"balance": Balance(band_percent=2)},
             replication=scenario.replication,
             trash_seconds=0,
-            collection_grace_seconds=5,
+            collection_grace_seconds=rng.choice((1, 5)),
         )
         for machine in self.grid.machines:
             machine.rate = rng.uniform(0.96, 1.04)

@@ -198,7 +198,10 @@ class Misfortune:
             self._note(f"start {machine.name}")
             machine.disk.heal()
             machine.kill()  # where it was told to stop and has not ended yet
-            machine.start().addErrback(self._campaign.failed)
+            try:
+                machine.start().addErrback(self._campaign.failed)
+            except GridError as error:
+                self._note(f"{machine.name} does not start: {error}")
 
     def _mend(self, machine: Machine) -> None:
         machine.disk.capacity_bytes = 1 << 34

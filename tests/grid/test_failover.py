@@ -8,9 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from filegrid.client.grid import GridClient
 from filegrid.errors import Unavailable
+from filegrid.simulation.campaign import Campaign
 from filegrid.simulation.grid import Machine
+from filegrid.simulation.scenario import Scenario
 from tests.grid.heads import HeadsCase
-from tests.grid.storm import Storm, endure
 
 MOST_PAUSE_SECONDS = 3.0
 
@@ -19,98 +20,104 @@ class Failover(SynchronousTestCase):
     """Under load, each once: nothing that was acknowledged is lost, or applied twice."""
 
     def setUp(self) -> None:
-        self.storm = Storm(sum(self.id().encode()), users=2)
+        scenario = Scenario(chunk_servers=4, racks=2, health=0, faults=())
+        self.campaign = Campaign(scenario, sum(self.id().encode()))
+        self.addCleanup(self.campaign.close)
+        self.campaign.begin()
 
-    def suffer(self, strike: Callable[[Storm, Machine], object], seconds: float = 3.5) -> None:
+    @property
+    def longest_pause_seconds(self) -> float:
+        """That a client saw in one operation."""
+        return max(user.longest_pause_seconds for user in self.campaign.users)
+
+    def suffer(self, strike: Callable[[Campaign, Machine], object], seconds: float = 3.5) -> None:
         """Let the leader suffer it while clients work; the pause is bounded, the rest is whole."""
-        self.storm.begin()
-        self.storm.pass_time(0.5)
-        leader = self.storm.grid.leader()
+        self.campaign.pass_time(0.5)
+        leader = self.campaign.grid.leader()
         assert leader is not None
-        strike(self.storm, leader)
-        self.storm.pass_time(seconds)
-        self.assertIsNot(self.storm.grid.leader(), leader)
-        self.assertLess(self.storm.longest_pause, MOST_PAUSE_SECONDS)
-        self.storm.finish()
+        strike(self.campaign, leader)
+        self.campaign.pass_time(seconds)
+        self.assertIsNot(self.campaign.grid.leader(), leader)
+        self.assertLess(self.longest_pause_seconds, MOST_PAUSE_SECONDS)
+        self.campaign.finish()
 
-    def others(self, storm: Storm, leader: Machine) -> list[str]:
-        names = [one.name for one in storm.grid.machines if one is not leader]
-        return [*names, *(user.name for user in storm.users)]
+    def others(self, campaign: Campaign, leader: Machine) -> list[str]:
+        names = [one.name for one in campaign.grid.machines if one is not leader]
+        return [*names, *(user.name for user in campaign.users)]
 
     def test_killed(self) -> None:
         """The leader is killed."""
-        self.suffer(lambda storm, leader: leader.kill())
+        self.suffer(lambda campaign, leader: leader.kill())
 
     def test_power_loss(self) -> None:
         """The leader loses power, with what it had not synced."""
-        self.suffer(lambda storm, leader: leader.crash())
+        self.suffer(lambda campaign, leader: leader.crash())
 
     def test_isolated(self) -> None:
         """The leader is cut off from everybody, and does not know it."""
-        self.suffer(lambda storm, leader: storm.grid.network.isolate(leader.name))
+        self.suffer(lambda campaign, leader: campaign.grid.network.isolate(leader.name))
 
     def test_cut_off_from_the_heads(self) -> None:
         """The leader is cut off from the other heads, and still seen by all others."""
 
-        def part(storm: Storm, leader: Machine) -> None:
-            for other in storm.grid.heads:
+        def part(campaign: Campaign, leader: Machine) -> None:
+            for other in campaign.grid.heads:
                 if other is not leader:
-                    storm.grid.network.cut(leader.name, other.name)
+                    campaign.grid.network.cut(leader.name, other.name)
 
         self.suffer(part)
 
     def test_not_heard(self) -> None:
         """The leader hears, and is not heard any more."""
 
-        def mute(storm: Storm, leader: Machine) -> None:
-            for other in self.others(storm, leader):
-                storm.grid.network.cut(leader.name, other, both_ways=False)
+        def mute(campaign: Campaign, leader: Machine) -> None:
+            for other in self.others(campaign, leader):
+                campaign.grid.network.cut(leader.name, other, both_ways=False)
 
         self.suffer(mute)
 
     def test_not_hearing(self) -> None:
         """The leader is heard, and hears nothing any more."""
 
-        def deafen(storm: Storm, leader: Machine) -> None:
-            for other in self.others(storm, leader):
-                storm.grid.network.cut(other, leader.name, both_ways=False)
+        def deafen(campaign: Campaign, leader: Machine) -> None:
+            for other in self.others(campaign, leader):
+                campaign.grid.network.cut(other, leader.name, both_ways=False)
 
         self.suffer(deafen)
 
     def test_paused(self) -> None:
         """The leader is stopped, and goes on when another one leads."""
 
-        def pause(storm: Storm, leader: Machine) -> None:
+        def pause(campaign: Campaign, leader: Machine) -> None:
             leader.pause()
-            storm.misfortune.later(3.0, leader.resume)
+            campaign.grid.clock.callLater(3.0, leader.resume)
 
         self.suffer(pause)
 
     def test_disk_failed(self) -> None:
         """The leader's disk does not sync any more: it exits."""
-        self.suffer(lambda storm, leader: leader.disk.fail_next("datasync", 5, times=1))
+        self.suffer(lambda campaign, leader: leader.disk.fail_next("datasync", 5, times=1))
 
     def test_handed_over(self) -> None:
         """The leader hands over in good order."""
 
-        def stop(storm: Storm, leader: Machine) -> None:
+        def stop(campaign: Campaign, leader: Machine) -> None:
             leader.stop()
 
         self.suffer(stop)
-        self.assertLess(self.storm.longest_pause, 0.5)
+        self.assertLess(self.longest_pause_seconds, 0.5)
 
     def test_one_after_the_other(self) -> None:
         """Each leader in turn is killed, and started again when the next one leads."""
-        self.storm.begin()
         for _ in range(4):
-            self.storm.pass_time(0.3)
-            leader = self.storm.grid.leader()
+            self.campaign.pass_time(0.3)
+            leader = self.campaign.grid.leader()
             assert leader is not None
             leader.kill()
-            self.storm.pass_time(2.0)
-            self.storm.misfortune.restart(leader)
-        self.assertLess(self.storm.longest_pause, MOST_PAUSE_SECONDS)
-        self.storm.finish()
+            self.campaign.pass_time(2.0)
+            self.campaign.grid.wait(leader.start())
+        self.assertLess(self.longest_pause_seconds, MOST_PAUSE_SECONDS)
+        self.campaign.finish()
 
 
 class FiveHeads(HeadsCase):
@@ -199,19 +206,3 @@ class FreshReads(HeadsCase):
         old.resume()
         self.assertEqual(self.run_(reader.read_bytes("/f")), b"new")
         self.run_(reader.close())
-
-
-class Storms(SynchronousTestCase):
-    """Many things go wrong at once; see :mod:`tests.grid.storm` for what must be true then."""
-
-
-def _storm(seed: int, heads: int) -> Callable[[Storms], None]:
-    def test(self: Storms) -> None:
-        endure(seed, heads=heads)
-
-    test.__doc__ = f"Nothing is lost, done twice or read stale in storm {seed} of {heads} heads."
-    return test
-
-
-for _seed, _heads in [*((seed, 3) for seed in (6, 191, 315, 322, 2000, 2001, 2018)), (1031, 5)]:
-    setattr(Storms, f"test_{_heads}_heads_{_seed}", _storm(_seed, _heads))

@@ -1,0 +1,217 @@
+"""Bugs, each planted alone, that a campaign has to find: they show that the checkers can fail.
+
+Each is what somebody might write, or leave out, and breaks a rule on which the promises rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from filegrid.chunk.store import Store
+from filegrid.chunk.volumes import Volumes
+from filegrid.client import fetching
+from filegrid.client.session import OpenedSession
+from filegrid.election.quorum import Member, Membership
+from filegrid.hashing import BlockVerifier
+from filegrid.head import shipping
+from filegrid.head.collector import Collector
+from filegrid.head.locations import Locations
+from filegrid.head.pruning import Pruning
+from filegrid.head.sessions import Sessions
+from filegrid.net.council import Council
+from filegrid.net.dial import DataPool
+from filegrid.net.link import Link
+from filegrid.protocol.wire import values_pb2
+from filegrid.simulation.campaign import HEALING
+from filegrid.simulation.checkers.bounded import Bounded
+from filegrid.simulation.checkers.kept import Kept
+from filegrid.simulation.checkers.leaders import OneLeader
+from filegrid.simulation.checkers.linearizable import Linearizable
+from filegrid.simulation.checkers.quiet import Quiet
+from filegrid.simulation.disk import SimulatedFile
+from filegrid.simulation.scenario import Scenario
+from filegrid.simulation.workload import BYTES_PROMISE, ERRORS_PROMISE, KEPT_PROMISE
+
+Patch: TypeAlias = Callable[[Any, str, Any], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """A bug, and the run that finds it.
+
+    :ivar promise: what is seen to be broken.
+    :ivar faults: under which it shows soonest.
+    """
+
+    plant: Callable[[Patch], None]
+    seed: int
+    promise: str
+    faults: Sequence[str]
+
+    @property
+    def scenario(self) -> Scenario:
+        return Scenario(
+            seconds=30.0,
+            seconds_per_strike=2.0,
+            faults=self.faults,
+        )
+
+
+def _unsynced(patch: Patch, *parts: str) -> None:
+    """Files whose paths have one of these parts are never synced."""
+    real = SimulatedFile.datasync
+
+    def datasync(file: SimulatedFile) -> None:
+        if not any(part in file._path for part in parts):
+            real(file)
+
+    patch(SimulatedFile, "datasync", datasync)
+
+
+def _log_not_synced(patch: Patch) -> None:
+    _unsynced(patch, "/log/")
+
+
+def _chunks_not_synced(patch: Patch) -> None:
+    _unsynced(patch, "/tmp/", "/segments/")
+
+
+def _half_is_a_quorum(patch: Patch) -> None:
+    def has_majority(membership: Membership, members: Collection[Member]) -> bool:
+        return 2 * len(membership.voters.intersection(members)) >= len(membership.voters) - 1
+
+    patch(Membership, "has_majority", has_majority)
+
+
+def _committed_by_one(patch: Patch) -> None:
+    def committed(matched: Mapping[Member, int], voters: Collection[Member]) -> int:
+        return max(matched.values())
+
+    patch(shipping, "committed", committed)
+
+
+def _lease_ignored(patch: Patch) -> None:
+    patch(Council, "may_serve", lambda council: council._serves_until > 0)
+
+
+def _results_forgotten(patch: Patch) -> None:
+    patch(Sessions, "admit", lambda sessions, once, client: None)
+    patch(Sessions, "record", lambda sessions, once, outcome: None)
+
+
+def _a_new_change_each_time(patch: Patch) -> None:
+    """A client that asks anew instead of again."""
+    real = Link.call
+    again: dict[int, OpenedSession] = {}
+    sequence = OpenedSession.once
+
+    def once(session: OpenedSession) -> values_pb2.Once:
+        made = sequence(session)
+        again[id(made)] = session
+        return made
+
+    def call(link: Link, request: Any, answer: Any, **options: Any) -> Any:
+        made = options.get("once")
+        if made is not None and id(made) in again:
+            options["once"] = sequence(again[id(made)])
+        return real(link, request, answer, **options)
+
+    patch(OpenedSession, "once", once)
+    patch(Link, "call", call)
+
+
+def _stale_replicas_count(patch: Patch) -> None:
+    """What a server says that it has no more stays in the books."""
+    patch(Locations, "remove", lambda locations, name, chunk_ids: None)
+
+
+def _open_uploads_collected(patch: Patch) -> None:
+    patch(Collector, "_is_abandoned", lambda collector, chunk_id: True)
+
+
+def _anything_is_surplus(patch: Patch) -> None:
+    """Replicas that are too many go without a look at those that stay."""
+    from filegrid.head import pruning
+
+    async def read_back(pruning: Pruning, name: str, chunk: object) -> bool:
+        return True
+
+    patch(Pruning, "_read_back", read_back)
+    patch(Pruning, "_may_go", lambda pruning, one: True)
+    patch(pruning, "superfluous", lambda holders, racks, use: sorted(holders)[0])
+
+
+def _not_verified(patch: Patch) -> None:
+    patch(BlockVerifier, "check", lambda verifier, first, *pieces: None)
+    patch(fetching, "check_whole", lambda chunk, data: None)
+
+
+def _nothing_removed(patch: Patch) -> None:
+    patch(Volumes, "remove", lambda volumes, chunk_id: None)
+    patch(Store, "remove", lambda store, chunk_id: None)
+
+
+def _connections_left_open(patch: Patch) -> None:
+    patch(DataPool, "close", lambda pool: None)
+
+
+PLANTED: dict[str, Planted] = {
+    "log_not_synced": Planted(
+        plant=_log_not_synced, seed=1, promise=HEALING, faults=("crash-head", "power")
+    ),
+    "chunks_not_synced": Planted(
+        plant=_chunks_not_synced, seed=1, promise=ERRORS_PROMISE, faults=("power", "crash-chunk")
+    ),
+    "half_is_a_quorum": Planted(
+        plant=_half_is_a_quorum,
+        seed=1,
+        promise=OneLeader.promise,
+        faults=("isolate-head", "part-heads"),
+    ),
+    "committed_by_one": Planted(
+        plant=_committed_by_one,
+        seed=2,
+        promise=KEPT_PROMISE,
+        faults=("isolate-head", "part-heads", "kill-head"),
+    ),
+    "lease_ignored": Planted(
+        plant=_lease_ignored,
+        seed=1,
+        promise=OneLeader.promise,
+        faults=("pause-head", "part-heads", "isolate-head"),
+    ),
+    "results_forgotten": Planted(
+        plant=_results_forgotten,
+        seed=8,
+        promise=Linearizable.promise,
+        faults=("kill-head", "reset", "mute-head"),
+    ),
+    "a_new_change_each_time": Planted(
+        plant=_a_new_change_each_time,
+        seed=8,
+        promise=Linearizable.promise,
+        faults=("kill-head", "reset", "mute-head"),
+    ),
+    "stale_replicas_count": Planted(
+        plant=_stale_replicas_count, seed=1, promise=HEALING, faults=("rot", "kill-chunk")
+    ),
+    "open_uploads_collected": Planted(
+        plant=_open_uploads_collected,
+        seed=2,
+        promise=Kept.promise,
+        faults=("mute-head", "cut-clients", "pause-chunk"),
+    ),
+    "anything_is_surplus": Planted(
+        plant=_anything_is_surplus,
+        seed=4,
+        promise=Quiet.promise,
+        faults=("kill-chunk", "add-chunk", "drain"),
+    ),
+    "not_verified": Planted(plant=_not_verified, seed=1, promise=BYTES_PROMISE, faults=("rot",)),
+    "nothing_removed": Planted(plant=_nothing_removed, seed=1, promise=HEALING, faults=()),
+    "connections_left_open": Planted(
+        plant=_connections_left_open, seed=1, promise=Bounded.promise, faults=()
+    ),
+}
