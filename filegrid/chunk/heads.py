@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from filegrid.chunk.inventory import Inventory
-from filegrid.errors import GridError
+from filegrid.errors import DuplicateName, GridError
 from filegrid.model import Address, Role
 from filegrid.net.dial import Dialler
 from filegrid.net.link import Link, Method
@@ -98,6 +98,10 @@ class HeadLinks:
             self._told[link].hurry()
 
     def link_up(self, link: Link) -> None:
+        if any(one.peer == link.peer for one in self._told):
+            # It is dialled under two addresses, and would take the one link for a second body.
+            link.close(DuplicateName("this head is linked already", link.peer.name))
+            return
         # Listening begins before the head can ask for the inventory, so nothing falls between.
         telling = self._told[link] = _Telling(self._runtime, link, self._run)
         telling.forget = self._inventory.listen(telling.add)

@@ -38,6 +38,7 @@ class Operations:
         forecasts: Forecasts,
         redundancy: Redundancy,
         propose: Callable[[journal.Command], Awaitable[journal.Outcome]],
+        address_of: Callable[[str], str],
     ) -> None:
         self._registry = registry
         self._roster = roster
@@ -46,6 +47,7 @@ class Operations:
         self._forecasts = forecasts
         self._redundancy = redundancy
         self._propose = propose
+        self._address_of = address_of
         self.methods = {
             "drain": Method(OPERATORS, self._drain_servers),
             "start_balance": Method(OPERATORS, self._start_balance),
@@ -61,7 +63,9 @@ class Operations:
         assert isinstance(request, values_pb2.AddHead)
         if not re.fullmatch(NAME_PATTERN, request.name):
             raise InvalidRequest(f"a head has {NAME_ALLOWED}", request.name)
-        address = str(Address.parse(request.address))
+        told = str(Address.parse(request.address))
+        # Where it is known by another spelling, two links to it would take each other's place.
+        address = self._address_of(request.name) or told
         change = values_pb2.AddHead(name=request.name, address=address)
         return await self._change(journal.Command(add_head=change))
 

@@ -208,6 +208,9 @@ class Reign:
             registry=registry,
             redundancy=redundancy,
             propose=self._ledger.propose,
+            address_of=lambda name: (
+                str(settings.address) if name == identity.name else council.address_of(name)
+            ),
             roster=roster,
             drain=self._drain,
             balance=self._balance,

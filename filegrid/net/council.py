@@ -185,6 +185,13 @@ class Council:
             if dialler.link is not None and dialler.link.peer.name != self.me.name
         ]
 
+    def address_of(self, name: str) -> str:
+        """Where a member of this name is reached now; empty where none is."""
+        for member, address in self.linked():
+            if member.name == name:
+                return str(address)
+        return ""
+
     # What happens.
 
     def handle(self, event: Event) -> None:

@@ -202,6 +202,16 @@ class Members(HeadsCase):
         """One that others have, and nobody committed, is committed or taken back by the next."""
         self.change_and_lose_leader(reaches=1)
 
+    def test_known_already(self) -> None:
+        """One that is there keeps its address, however an operator spells it."""
+        self.run_(self.operator.add_head("head-2", "elsewhere:9"))
+        self.grid.advance(3)
+        (said,) = self.node(self.leader())._namespace.heads()
+        self.assertEqual((said.name, said.address), ("head-2", "head-2:7000"))
+        self.assertEqual(len(self.voters()), 3)
+        self.work()
+        self.check_work()
+
     def test_refused(self) -> None:
         """The last head is not removed, nor one that is not there; and only operators may."""
         with self.assertRaises(InvalidRequest):
