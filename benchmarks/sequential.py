@@ -105,7 +105,7 @@ class Sequential:
                 ]
             )
             for name, other in RATIOS
-            if other in self._uses
+            if name in self._uses and other in self._uses
         }
         first = {name: spread(values) for name, values in self._first_bytes.items()}
         return {"work": found, "ratios_of_time": ratios, "first_byte_seconds": first}
