@@ -10,6 +10,8 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, First
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from filegrid.errors import GridError
+
 T = TypeVar("T")
 
 _log = Logger()
@@ -71,10 +73,18 @@ def shielded(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
         if not waiting.called:
             waiting.callback(outcome)
         elif isinstance(outcome, Failure):
-            _log.failure("what nobody waited for failed", failure=outcome)
+            _tell_of(outcome)
 
     Deferred.fromCoroutine(work).addBoth(tell)
     return waiting
+
+
+def _tell_of(failure: Failure) -> None:
+    """Nobody waited for it: a disk that failed is no surprise, anything else is a bug."""
+    if failure.check(GridError):
+        _log.warn("what nobody waited for failed: {error}", error=failure.value)
+    else:
+        _log.failure("what nobody waited for failed", failure=failure)
 
 
 class Tasks:
