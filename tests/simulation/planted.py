@@ -24,30 +24,20 @@ from filegrid.net.council import Council
 from filegrid.net.dial import DataPool
 from filegrid.net.link import Link
 from filegrid.protocol.wire import values_pb2
-from filegrid.simulation.campaign import HEALING
-from filegrid.simulation.checkers.bounded import Bounded
-from filegrid.simulation.checkers.kept import Kept
-from filegrid.simulation.checkers.leaders import OneLeader
-from filegrid.simulation.checkers.linearizable import Linearizable
-from filegrid.simulation.checkers.quiet import Quiet
 from filegrid.simulation.disk import SimulatedFile
 from filegrid.simulation.scenario import Scenario
-from filegrid.simulation.workload import BYTES_PROMISE, ERRORS_PROMISE, KEPT_PROMISE
 
 Patch: TypeAlias = Callable[[Any, str, Any], object]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planted:
-    """A bug, and the run that finds it.
+    """A bug, and runs that find it.
 
-    :ivar promise: what is seen to be broken.
     :ivar faults: under which it shows soonest.
     """
 
     plant: Callable[[Patch], None]
-    seed: int
-    promise: str
     faults: Sequence[str]
 
     @property
@@ -158,60 +148,38 @@ def _connections_left_open(patch: Patch) -> None:
 
 
 PLANTED: dict[str, Planted] = {
-    "log_not_synced": Planted(
-        plant=_log_not_synced, seed=1, promise=HEALING, faults=("crash-head", "power")
-    ),
-    "chunks_not_synced": Planted(
-        plant=_chunks_not_synced, seed=1, promise=ERRORS_PROMISE, faults=("power", "crash-chunk")
-    ),
+    "log_not_synced": Planted(plant=_log_not_synced, faults=("crash-head", "power")),
+    "chunks_not_synced": Planted(plant=_chunks_not_synced, faults=("power", "crash-chunk")),
     "half_is_a_quorum": Planted(
         plant=_half_is_a_quorum,
-        seed=1,
-        promise=OneLeader.promise,
         faults=("isolate-head", "part-heads"),
     ),
     "committed_by_one": Planted(
         plant=_committed_by_one,
-        seed=2,
-        promise=KEPT_PROMISE,
         faults=("isolate-head", "part-heads", "kill-head"),
     ),
     "lease_ignored": Planted(
         plant=_lease_ignored,
-        seed=1,
-        promise=OneLeader.promise,
         faults=("pause-head", "part-heads", "isolate-head"),
     ),
     "results_forgotten": Planted(
         plant=_results_forgotten,
-        seed=8,
-        promise=Linearizable.promise,
         faults=("kill-head", "reset", "mute-head"),
     ),
     "a_new_change_each_time": Planted(
         plant=_a_new_change_each_time,
-        seed=8,
-        promise=Linearizable.promise,
         faults=("kill-head", "reset", "mute-head"),
     ),
-    "stale_replicas_count": Planted(
-        plant=_stale_replicas_count, seed=1, promise=HEALING, faults=("rot", "kill-chunk")
-    ),
+    "stale_replicas_count": Planted(plant=_stale_replicas_count, faults=("rot", "kill-chunk")),
     "open_uploads_collected": Planted(
         plant=_open_uploads_collected,
-        seed=2,
-        promise=Kept.promise,
         faults=("mute-head", "cut-clients", "pause-chunk"),
     ),
     "anything_is_surplus": Planted(
         plant=_anything_is_surplus,
-        seed=4,
-        promise=Quiet.promise,
         faults=("kill-chunk", "add-chunk", "drain"),
     ),
-    "not_verified": Planted(plant=_not_verified, seed=1, promise=BYTES_PROMISE, faults=("rot",)),
-    "nothing_removed": Planted(plant=_nothing_removed, seed=1, promise=HEALING, faults=()),
-    "connections_left_open": Planted(
-        plant=_connections_left_open, seed=1, promise=Bounded.promise, faults=()
-    ),
+    "not_verified": Planted(plant=_not_verified, faults=("rot",)),
+    "nothing_removed": Planted(plant=_nothing_removed, faults=()),
+    "connections_left_open": Planted(plant=_connections_left_open, faults=()),
 }

