@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 from filegrid.chunk.store import Store
 from filegrid.chunk.volumes import Volumes
 from filegrid.client import fetching
-from filegrid.client.session import OpenedSession
 from filegrid.election.quorum import Member, Membership
 from filegrid.hashing import BlockVerifier
 from filegrid.head import shipping
@@ -22,8 +21,6 @@ from filegrid.head.pruning import Pruning
 from filegrid.head.sessions import Sessions
 from filegrid.net.council import Council
 from filegrid.net.dial import DataPool
-from filegrid.net.link import Link
-from filegrid.protocol.wire import values_pb2
 from filegrid.simulation.disk import SimulatedFile
 from filegrid.simulation.scenario import Scenario
 
@@ -91,27 +88,6 @@ def _results_forgotten(patch: Patch) -> None:
     patch(Sessions, "record", lambda sessions, once, outcome: None)
 
 
-def _a_new_change_each_time(patch: Patch) -> None:
-    """A client that asks anew instead of again."""
-    real = Link.call
-    again: dict[int, OpenedSession] = {}
-    sequence = OpenedSession.once
-
-    def once(session: OpenedSession) -> values_pb2.Once:
-        made = sequence(session)
-        again[id(made)] = session
-        return made
-
-    def call(link: Link, request: Any, answer: Any, **options: Any) -> Any:
-        made = options.get("once")
-        if made is not None and id(made) in again:
-            options["once"] = sequence(again[id(made)])
-        return real(link, request, answer, **options)
-
-    patch(OpenedSession, "once", once)
-    patch(Link, "call", call)
-
-
 def _stale_replicas_count(patch: Patch) -> None:
     """What a server says that it has no more stays in the books."""
     patch(Locations, "remove", lambda locations, name, chunk_ids: None)
@@ -164,10 +140,6 @@ PLANTED: dict[str, Planted] = {
     ),
     "results_forgotten": Planted(
         plant=_results_forgotten,
-        faults=("kill-head", "reset", "mute-head"),
-    ),
-    "a_new_change_each_time": Planted(
-        plant=_a_new_change_each_time,
         faults=("kill-head", "reset", "mute-head"),
     ),
     "stale_replicas_count": Planted(plant=_stale_replicas_count, faults=("rot", "kill-chunk")),
