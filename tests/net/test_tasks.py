@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import capturedLogs
 from twisted.trial import unittest
 
 from filegrid.errors import Unavailable
@@ -35,13 +36,16 @@ class Shielded(unittest.SynchronousTestCase):
         self.assertEqual(self.found, 3)
 
     def test_fails_alone(self) -> None:
-        """What fails when nobody waits any more is logged."""
-        step: Deferred[int] = Deferred()
-        waiting = shielded(self.work(step))
-        waiting.cancel()
-        self.failureResultOf(waiting, CancelledError)
-        step.errback(Unavailable("away"))
-        self.assertEqual(len(self.flushLoggedErrors(Unavailable)), 1)
+        """What fails when nobody waits any more is logged: a bug as one, the rest in a line."""
+        for error, bugs in ((KeyError("bug"), 1), (Unavailable("away"), 0)):
+            step: Deferred[int] = Deferred()
+            waiting = shielded(self.work(step))
+            waiting.cancel()
+            self.failureResultOf(waiting, CancelledError)
+            with capturedLogs() as events:
+                step.errback(error)
+            self.assertEqual(len(events), 1)
+            self.assertEqual(len(self.flushLoggedErrors(KeyError)), bugs)
 
 
 class Begun(unittest.SynchronousTestCase):
