@@ -147,6 +147,7 @@ class Balance:
             for server in self._roster
             if self._roster.state(server.name) is State.LIVE
             and server.load.writable
+            and not self._roster.suspicion(server.name)
             and server.name not in self._registry.leaving
         }
         for chunk_id, move in self._moving.items():

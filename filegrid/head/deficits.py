@@ -78,13 +78,18 @@ class Deficits(Mapping[ChunkId, Deficit]):
         return self._by_urgency[self._urgency[chunk_id]][chunk_id]
 
     def __iter__(self) -> Iterator[ChunkId]:
-        for urgency in sorted(self._by_urgency):
+        for urgency in self._order():
             yield from self._by_urgency[urgency]
 
     def by_urgency(self) -> Iterator[Deficit]:
         """As :meth:`values`, and several times faster; nothing may change meanwhile."""
-        for urgency in sorted(self._by_urgency):
+        for urgency in self._order():
             yield from self._by_urgency[urgency].values()
+
+    def _order(self) -> list[Urgency]:
+        """What no server has any more comes last: nothing can be done for it, and there may be more
+        of it than a plan looks at."""
+        return sorted(self._by_urgency, key=lambda urgency: (not urgency[0], urgency))
 
     def find(self, chunk_id: ChunkId) -> Deficit | None:
         """As :meth:`get`, and several times faster."""

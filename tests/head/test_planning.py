@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from filegrid.head.deficits import Deficit, Deficits
 from filegrid.head.placement import Candidate
-from filegrid.head.planning import COPIES_PER_SERVER, Copy, Plan, Work, plan
+from filegrid.head.planning import COPIES_PER_SERVER, MOST_LOOKED_AT, Copy, Plan, Work, plan
 from filegrid.head.view import ChunkRecord
 from filegrid.model import Chunk, ChunkId, ContentId, Digest, SessionId, unique_id
 
@@ -117,7 +117,13 @@ class Limits(SynchronousTestCase):
         lost, silent = deficit(1), deficit(2, "c0")
         found = planned([lost, silent], live=set(RACKS) - {"c0"})
         self.assertEqual(found.copies, [])
-        self.assertEqual(found.stuck, [lost.record.chunk.id, silent.record.chunk.id])
+        self.assertEqual(found.stuck, [silent.record.chunk.id, lost.record.chunk.id])
+
+    def test_lost_do_not_hold_up_others(self) -> None:
+        """However many are lost for good, what can be repaired is."""
+        lost = [deficit(number) for number in range(MOST_LOOKED_AT + 1)]
+        found = planned([*lost, deficit(MOST_LOOKED_AT + 7, "c0")])
+        self.assertEqual(len(found.copies), 1)
 
     def test_no_target(self) -> None:
         """A chunk that all have cannot be had once more, and does not hold up others."""
