@@ -1,12 +1,12 @@
 """From kill -9 of one of four chunk servers that holds a GiB to full, verified redundancy.
 
-    python -m benchmarks.healing [--times 3] [--unlimited]
+    python -m benchmarks.healing [--times 3] [--mib-per-second N]
 
 Each time a grid is made, filled until every server holds about a GiB, and one server is killed.
 Measured is the time until the status says that every chunk has its replicas, each of which was
 read back when it was made; after it 'fsck --verify' has to agree. Beside it stands how long the
 machine takes to copy the same bytes, file by file, each synced; and what a client that reads 64 KiB
-here and there, ten times a second, sees before the kill and while replicas are made anew.
+here and there, some thirty times a second, sees before the kill and while replicas are made anew.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Reader:
         rng = random.Random(1)
         with filegrid.connect(self._local.grid_file) as grid:
             sizes = {entry.path: entry.size for entry in grid.listdir("/")}
-            while not self._over.wait(0.1):
+            while not self._over.wait(0.02):
                 path = rng.choice(sorted(sizes))
                 offset = rng.randrange(sizes[path] - READ_BYTES)
                 begun = time.monotonic()
@@ -113,7 +113,8 @@ def until_whole(local: LocalGrid, killed_at: float) -> dict[str, float]:
 
 
 def once(folder: Path, held_bytes: int, settings: dict[str, str]) -> dict[str, float]:
-    with local_grid(folder=folder, chunk_servers=4, settings=settings) as local:
+    # A rack for each, so that all hold equally much.
+    with local_grid(folder=folder, chunk_servers=4, racks=4, settings=settings) as local:
         fill(local, folder, held_bytes)
         copy_seconds, size = plain_copy(local, folder)
         for number in range(4):
@@ -144,10 +145,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--held-mib", type=int, default=GIB // MIB)
-    parser.add_argument("--unlimited", action="store_true", help="repair.mib_per_second = 0")
+    parser.add_argument("--mib-per-second", help="repair.mib_per_second; 0: no limit")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to keep the figures")
     arguments = parser.parse_args()
-    settings = {"repair.mib_per_second": "0"} if arguments.unlimited else {}
+    rate = arguments.mib_per_second
+    settings = {"repair.mib_per_second": rate} if rate is not None else {}
     with tempfile.TemporaryDirectory() as folder:
         runs = [
             once(Path(folder), arguments.held_mib * MIB, settings) for _ in range(arguments.times)

@@ -33,7 +33,11 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @contextmanager
 def local_grid(
-    *, folder: Path | None = None, chunk_servers: int = 5, settings: Mapping[str, str] | None = None
+    *,
+    folder: Path | None = None,
+    chunk_servers: int = 5,
+    racks: int = 3,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[LocalGrid]:
     """A grid of processes in a temporary folder, ready for writes; stopped and removed in the end.
 
@@ -42,7 +46,8 @@ def local_grid(
     signal.signal(signal.SIGTERM, _leave)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         local = LocalGrid(Path(temporary) / "grid")
-        local.make(Shape(chunk_servers=chunk_servers, settings=dict(settings or {})))
+        shape = Shape(chunk_servers=chunk_servers, racks=racks, settings=dict(settings or {}))
+        local.make(shape)
         try:
             local.start(*local.nodes)
             local.wait_ready(readiness(local))

@@ -49,8 +49,8 @@ def fill(
             digest=Digest(rng.randbytes(32)),
         )
         if position == 0:
-            row = (content_id, 10 + content, 1, b"d" * 32, 3, CHUNK_BYTES, CHUNKS_PER_FILE)
-            database.execute("INSERT INTO contents VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            row = (content_id, 10 + content, 1, b"d" * 32, 3, CHUNK_BYTES, CHUNKS_PER_FILE, 1)
+            database.execute("INSERT INTO contents VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         database.execute(
             "INSERT INTO chunks VALUES (?, ?, ?, ?, ?)",
             (content_id, position, chunk.id, chunk.length, chunk.digest),
@@ -133,6 +133,7 @@ def plan_all(
             work=work,
             running=(),
             live=live,
+            suspect=(),
             now=20.0,
             random=rng,
         )

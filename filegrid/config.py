@@ -161,7 +161,7 @@ class Repair:
 
     mib_per_second: float = setting(
         "MiB a second that each chunk server reads, and as many that it writes, for repair and"
-        " balance; four times as many while a chunk has one replica left; 0: no limit",
+        " balance; four times as many of chunks on their last replica; 0: no limit",
         default=100.0,
         minimum=0,
         maximum=1_000_000,

@@ -53,6 +53,11 @@ class Deficit:
         return len(self.sources) < self.record.replication
 
     @property
+    def critical(self) -> bool:
+        """Whether the next loss is one for good, and need not be."""
+        return len(self.sources) == 1 < self.record.replication
+
+    @property
     def urgency(self) -> Urgency:
         return len(self.sources), self.racks
 
@@ -95,10 +100,6 @@ class Deficits(Mapping[ChunkId, Deficit]):
         """As :meth:`get`, and several times faster."""
         urgency = self._urgency.get(chunk_id)
         return self._by_urgency[urgency][chunk_id] if urgency is not None else None
-
-    def has_left(self, count: int) -> bool:
-        """Whether some have just so many replicas."""
-        return any(left == count for left, _ in self._by_urgency)
 
     def groups(self) -> Iterator[tuple[int, int, float]]:
         """How many replicas are left, of how many chunks, and since when of the first of them."""

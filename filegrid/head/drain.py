@@ -8,12 +8,14 @@ too, once nothing is there that is not elsewhere as often as its file wants.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from twisted.logger import Logger
 
 from filegrid.errors import GridError
+from filegrid.head.deficits import Deficit
 from filegrid.head.liveness import State
 from filegrid.head.locations import Locations
 from filegrid.head.redundancy import Redundancy
@@ -138,16 +140,18 @@ class Drain:
         """Whether nothing is lost, nor has fewer replicas than wanted, when it is switched off."""
         if not self._is_known(name) or self._roster[name].load.writers:
             return False
-        needs = (*self._redundancy.deficits.by_urgency(), *self._redundancy.moves.by_urgency())
-        if any(name in need.leaving for need in needs):
+        if any(name in need.leaving for need in self._needs()):
             return False
         return not self._uploads(name, most=1)
 
     def waiting(self, name: str) -> tuple[int, int]:
         """Chunks, and bytes in them, that wait to be made elsewhere; of what was looked at."""
-        needs = (*self._redundancy.deficits.by_urgency(), *self._redundancy.moves.by_urgency())
-        lengths = [need.record.chunk.length for need in needs if name in need.leaving]
+        lengths = [need.record.chunk.length for need in self._needs() if name in need.leaving]
         return len(lengths), sum(lengths)
+
+    def _needs(self) -> Iterator[Deficit]:
+        # What moves is mostly what leaves: a server that is not empty is found so at once.
+        return chain(self._redundancy.moves.by_urgency(), self._redundancy.deficits.by_urgency())
 
     def _uploads(self, name: str, *, most: int) -> int:
         """Sealed chunks of uploads that are under way."""

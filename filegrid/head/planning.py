@@ -3,7 +3,8 @@
 The laws, whatever the numbers: the chunks with the fewest replicas come first, and of those the
 ones on the fewest racks, then the oldest need; a replica goes where placement would put it, never
 to a server that has one; nobody reads or writes more than its allowance, the last chunk whole, nor
-gets more copies at once than its share.
+gets more copies at once than its share; who is suspect is read from only where nobody else has the
+chunk.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ MOST_LOOKED_AT = 20_000
 
 MOST_TRIED = 2_000
 """Of those, for which a target is looked for: some tens of milliseconds."""
+
+CRITICAL_FACTOR = 4
+"""A chunk on its last replica takes this much less of an allowance than others: it is repaired so
+much faster, and nothing else is."""
 
 _TRIES = 8
 """Of drawing a target, before all are looked at."""
@@ -66,11 +71,25 @@ class Work:
             and self.outstanding_bytes < OUTSTANDING_BYTES
         )
 
-    def take(self, length: int) -> None:
-        """One more replica is to be made there."""
-        self.write_bytes -= length
+    def read(self, deficit: Deficit) -> None:
+        """A replica is to be read from here."""
+        self.read_bytes -= _cost(deficit)
+
+    def write(self, deficit: Deficit) -> None:
+        """One more replica is to be made here."""
+        self.write_bytes -= _cost(deficit)
         self.copies += 1
-        self.outstanding_bytes += length
+        self.outstanding_bytes += deficit.record.chunk.length
+
+    def written(self, deficit: Deficit) -> None:
+        """It was made, or could not be."""
+        self.copies -= 1
+        self.outstanding_bytes -= deficit.record.chunk.length
+
+
+def _cost(deficit: Deficit) -> float:
+    length = deficit.record.chunk.length
+    return length / CRITICAL_FACTOR if deficit.critical else length
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,6 +108,7 @@ def plan(
     work: dict[str, Work],
     running: Collection[ChunkId],
     live: Collection[str],
+    suspect: Collection[str],
     now: float,
     random: random.Random,
 ) -> Plan:
@@ -98,7 +118,7 @@ def plan(
     :param racks: of every server by name.
     :param work: of every live server; what is planned here is added to it.
     :param running: chunks of which a copy is under way.
-    :param live: the servers that can be read from.
+    :param live: the servers that can be read from; :param suspect: those of them that may fail.
     """
     found = Plan()
     targets = _Targets(candidates, work, random)
@@ -117,7 +137,7 @@ def plan(
             found.stuck.append(chunk.id)
             continue
         # Many sources share the reading: the one that has read least goes first.
-        sources.sort(key=lambda name: -work[name].read_bytes)
+        sources.sort(key=lambda name: (name in suspect, -work[name].read_bytes))
         if work[sources[0]].read_bytes <= 0:
             continue
         target = targets.choose(deficit, racks)
@@ -126,8 +146,8 @@ def plan(
             continue
         if not target:
             continue
-        work[sources[0]].read_bytes -= chunk.length
-        targets.take(target, chunk.length)
+        work[sources[0]].read(deficit)
+        targets.take(target, deficit)
         found.copies.append(Copy(deficit=deficit, sources=tuple(sources), target=target))
     return found
 
@@ -146,10 +166,10 @@ class _Targets:
         self._taken: Counter[str] = Counter()
         self.left = len(self._free)
 
-    def take(self, name: str, length: int) -> None:
+    def take(self, name: str, deficit: Deficit) -> None:
         work = self._work[name]
-        work.take(length)
-        self._taken[name] += length
+        work.write(deficit)
+        self._taken[name] += deficit.record.chunk.length
         if not work.takes_more:
             self.left -= 1
 

@@ -29,9 +29,6 @@ ORDER_BYTES = 128 * 1024 * 1024
 COPY_SECONDS = 120.0
 """For one order; a server that takes longer is asked again, or another one is."""
 
-CRITICAL_FACTOR = 4.0
-"""How much more servers spend on repair while some chunk has a single replica left."""
-
 BURST_SECONDS = 1.0
 """What was not spent is kept for so long."""
 
@@ -71,11 +68,6 @@ class Repair:
 
     async def stop(self) -> None:
         await self._orders.stop()
-
-    @property
-    def critical(self) -> bool:
-        """Whether some chunk that wants several replicas has a single one left."""
-        return self._redundancy.deficits.has_left(1)
 
     @property
     def bytes_per_second(self) -> float:
@@ -118,6 +110,7 @@ class Repair:
             work=self.work,
             running=self.running,
             live=live,
+            suspect={name for name in live if self._roster.suspicion(name)},
             now=now,
             random=self._runtime.random,
         )
@@ -127,10 +120,9 @@ class Repair:
 
     def _allow(self, live: Iterable[str], now: float) -> None:
         """Give everybody what the time since the last turn is worth."""
-        factor = CRITICAL_FACTOR if self.critical else 1.0
         seconds, self._allowed_at = now - self._allowed_at, now
-        gained = self._bytes_per_second * factor * max(seconds, 1e-6)
-        most = self._bytes_per_second * factor * BURST_SECONDS
+        gained = self._bytes_per_second * max(seconds, 1e-6)
+        most = self._bytes_per_second * BURST_SECONDS
         for name in live:
             work = self.work.setdefault(name, Work())
             work.read_bytes = min(most, work.read_bytes + gained)
@@ -146,12 +138,11 @@ class Repair:
         """
         by_target: defaultdict[str, list[Copy]] = defaultdict(list)
         for copy in copies:
-            chunk = copy.deficit.record.chunk
-            self.running[chunk.id] = copy.target
+            self.running[copy.deficit.record.chunk.id] = copy.target
             by_target[copy.target].append(copy)
             if not planned:
-                self.work[copy.sources[0]].read_bytes -= chunk.length
-                self.work[copy.target].take(chunk.length)
+                self.work[copy.sources[0]].read(copy.deficit)
+                self.work[copy.target].write(copy.deficit)
         for target, theirs in by_target.items():
             for batch in _batches(theirs):
                 self._orders.begin(self._order(self._roster[target], batch))
@@ -185,12 +176,11 @@ class Repair:
     def _ended(self, target: str, copies: list[Copy], failed: set[ChunkId]) -> None:
         work = self.work[target]
         for copy in copies:
-            chunk = copy.deficit.record.chunk
-            work.copies -= 1
-            work.outstanding_bytes -= chunk.length
-            self.running.pop(chunk.id, None)
+            chunk_id = copy.deficit.record.chunk.id
+            work.written(copy.deficit)
+            self.running.pop(chunk_id, None)
             # One that was made may not have been reported yet: that is no reason to make another.
-            self._postpone(chunk.id, self._runtime.clock.seconds())
+            self._postpone(chunk_id, self._runtime.clock.seconds())
         self._redundancy.touch(copy.deficit.record.chunk.id for copy in copies)
 
     def _postpone(self, chunk_id: ChunkId, now: float) -> None:
