@@ -155,14 +155,19 @@ class Chunk:
     )
 
 
+CRITICAL_FACTOR = 4
+"""How much faster chunks on their last replica are made anew than others."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
     """How replicas are made anew."""
 
     mib_per_second: float = setting(
         "MiB a second that each chunk server reads, and as many that it writes, for repair and"
-        " balance; four times as many of chunks on their last replica; 0: no limit",
-        default=100.0,
+        " balance, but 64 at most while it serves clients; four times as many of chunks on their"
+        " last replica; 0: no limit",
+        default=200.0,
         minimum=0,
         maximum=1_000_000,
         roles=HEAD + CHUNK,

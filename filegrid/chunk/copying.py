@@ -8,6 +8,7 @@ with one of them then, it is copied again by itself, where every source has its 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from twisted.logger import Logger
 
@@ -15,6 +16,7 @@ from filegrid.chunk import parcel
 from filegrid.chunk.intake import intake_from
 from filegrid.chunk.inventory import Inventory
 from filegrid.chunk.load import Meter
+from filegrid.chunk.pace import Pace
 from filegrid.chunk.scrub import Scrub
 from filegrid.chunk.volumes import Volumes
 from filegrid.errors import Busy, GridError, IntegrityError, NoSuchChunk, Unavailable, to_fault
@@ -25,9 +27,9 @@ from filegrid.net.tasks import gather, shielded
 from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.runtime import Runtime
 
-COPIES_AT_ONCE = 4
-"""Of one order, groups of small ones or single ones; each waits for the network, the disk and its
-fsync in turn."""
+COPIES_AT_ONCE = 2
+"""Of one order, groups of small ones or single ones: while one waits for its fsync and is read
+back, another comes."""
 
 SILENCE_SECONDS = 8.0
 """A source that sends nothing for so long is left for the next one."""
@@ -46,6 +48,7 @@ class Copying:
         pool: DataPool,
         meter: Meter,
         scrub: Scrub,
+        pace: Pace,
     ) -> None:
         self._runtime = runtime
         self._store = store
@@ -53,6 +56,7 @@ class Copying:
         self._pool = pool
         self._meter = meter
         self._scrub = scrub
+        self._pace = pace
 
     async def copy(self, copies: Iterable[wire.ChunkCopy]) -> wire.Copied:
         """Fetch each chunk from the first of its sources that has it whole, and store it."""
@@ -62,6 +66,9 @@ class Copying:
 
         async def work() -> None:
             while waiting:
+                await self._pace.ready()
+                if not waiting:
+                    break
                 group = waiting.pop()
                 if len(group) > 1:
                     await self._copy_together(group, answer)
@@ -101,6 +108,8 @@ class Copying:
             for (chunk, origin), data in zip(wanted.items(), found, strict=True)
             if not isinstance(data, GridError)
         ]
+        size = sum(len(data) for _, _, data in parts)
+        self._pace.spend(size, critical=group[0].critical)
         await shielded(self._keep(parts))
 
     async def _keep(self, parts: Sequence[tuple[Chunk, wire.ChunkOrigin, memoryview]]) -> None:
@@ -113,7 +122,7 @@ class Copying:
         error: GridError = Unavailable("no source was named", chunk.id.hex())
         for source in copy.sources:
             try:
-                await self._copy_from(Address.parse(source.address), chunk, copy.origin)
+                await self._copy_from(Address.parse(source.address), copy)
                 answer.copied.append(chunk.id)
                 return
             except (Unavailable, NoSuchChunk, IntegrityError) as failure:
@@ -124,13 +133,15 @@ class Copying:
                 break
         answer.failures.add(chunk_id=chunk.id, fault=to_fault(error))
 
-    async def _copy_from(self, address: Address, chunk: Chunk, origin: wire.ChunkOrigin) -> None:
+    async def _copy_from(self, address: Address, copy: wire.ChunkCopy) -> None:
+        chunk = Chunk.from_wire(copy.chunk)
         link = await self._pool.acquire(address)
-        intake = intake_from(link, self._runtime.clock, self._meter)
+        pause = partial(self._pace.spend, critical=copy.critical)
+        intake = intake_from(link, self._runtime.clock, self._meter, pause)
         try:
             with self._meter.transfer():
                 writer = await self._runtime.threads.run(
-                    self._store.begin, chunk.id, origin, chunk.length
+                    self._store.begin, chunk.id, copy.origin, chunk.length
                 )
                 request = wire.ReadChunk(
                     chunk_id=chunk.id, length=chunk.length, without_digests=True

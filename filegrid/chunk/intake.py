@@ -37,22 +37,32 @@ SILENCE_SECONDS = 30.0
 _NOTHING = memoryview(b"")
 
 
-def intake_from(link: Link, clock: IReactorTime, meter: Meter) -> Intake:
+def intake_from(
+    link: Link,
+    clock: IReactorTime,
+    meter: Meter,
+    pause: Callable[[int], float] | None = None,
+) -> Intake:
     """Of what comes over a link; with many transfers under way each holds less."""
     assert link.transport is not None
-    return Intake(link.transport, clock, meter.share_bytes(MOST_QUEUED_BYTES))
+    return Intake(link.transport, clock, meter.share_bytes(MOST_QUEUED_BYTES), pause)
 
 
 class Intake:
     """Takes a chunk's bytes as a :class:`~filegrid.net.link.Sink`, and gives the sealed chunk.
 
     :param most_queued: bytes that may wait for the disk.
+    :param pause: told how many bytes came; says for how many seconds the source is to rest.
 
     The source is held until :meth:`run` begins, so that the handler may prepare what it needs.
     """
 
     def __init__(
-        self, source: Transport, clock: IReactorTime, most_queued: int = MOST_QUEUED_BYTES
+        self,
+        source: Transport,
+        clock: IReactorTime,
+        most_queued: int = MOST_QUEUED_BYTES,
+        pause: Callable[[int], float] | None = None,
     ) -> None:
         self._most_queued_bytes = most_queued
         self._brake = Brake(source)
@@ -67,6 +77,8 @@ class Intake:
         self._forward: Forward | None = None
         self._waiting: Deferred[None] | None = None
         self._watch: IDelayedCall | None = None
+        self._pause = pause
+        self._rest: IDelayedCall | None = None
         self.received_bytes = 0
 
     # What the link calls.
@@ -82,6 +94,8 @@ class Intake:
             self._queued_bytes += len(data.piece)
             if self._queued_bytes > self._most_queued_bytes:
                 self._brake.hold(self._queue)
+            if self._pause is not None and (seconds := self._pause(len(data.piece))):
+                self._rest_for(seconds)
         if data.last:
             self._complete, self._digest = True, Digest(data.digest)
         if self._forward is not None:
@@ -147,8 +161,9 @@ class Intake:
 
     def close(self) -> None:
         """Let the source go; what still comes of the transfer is dropped by the link."""
-        if self._watch is not None and self._watch.active():
-            self._watch.cancel()
+        for call in (self._watch, self._rest):
+            if call is not None and call.active():
+                call.cancel()
         self._brake.release_all()
 
     async def _next_batch(self) -> list[memoryview]:
@@ -167,6 +182,13 @@ class Intake:
     @property
     def _batch_ready(self) -> bool:
         return 2 * self._queued_bytes >= self._most_queued_bytes
+
+    def _rest_for(self, seconds: float) -> None:
+        if self._rest is not None and self._rest.active():
+            self._rest.reset(seconds)
+            return
+        self._brake.hold(self._pause)
+        self._rest = self._clock.callLater(seconds, self._brake.release, self._pause)
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, None

@@ -17,6 +17,12 @@ MOST_TRANSFERS = 128
 
 BUSY_SECONDS = 0.2
 
+CLIENTS_GONE_SECONDS = 1.0
+"""After the last of its requests a client may have another one."""
+
+LENT_SECONDS = 30.0
+"""So long a client that borrowed a file is taken to read it: we do not see it."""
+
 LEAST_SHARE_BYTES = 256 * 1024
 """Less, and a transfer is all handing over."""
 
@@ -40,6 +46,30 @@ class Meter:
         self.disk_bytes_per_second = 0.0
         self.cpu_percent = 0.0
         self.transfers = 0
+        self._clients = 0
+        self._clients_until = clock.seconds()
+
+    @property
+    def serves_clients(self) -> bool:
+        """Whether a client is being served, or was a moment ago."""
+        return self._clients > 0 or self._clock.seconds() < self._clients_until
+
+    @contextmanager
+    def client(self) -> Iterator[None]:
+        """A client's request is being served."""
+        self._clients += 1
+        try:
+            yield
+        finally:
+            self._clients -= 1
+            self._expect_clients(CLIENTS_GONE_SECONDS)
+
+    def lent(self) -> None:
+        """A client reads a file itself from now on."""
+        self._expect_clients(LENT_SECONDS)
+
+    def _expect_clients(self, seconds: float) -> None:
+        self._clients_until = max(self._clients_until, self._clock.seconds() + seconds)
 
     @contextmanager
     def transfer(self) -> Iterator[None]:

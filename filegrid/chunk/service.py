@@ -14,6 +14,7 @@ from filegrid.chunk.fence import Fence
 from filegrid.chunk.heads import HeadLinks
 from filegrid.chunk.inventory import Inventory
 from filegrid.chunk.load import Meter
+from filegrid.chunk.pace import Pace
 from filegrid.chunk.scrub import Scrub
 from filegrid.chunk.store import SMALL_BYTES, Store
 from filegrid.chunk.transfers import Transfers
@@ -25,7 +26,7 @@ from filegrid.datafolder import DataFolder
 from filegrid.errors import GridError, StaleEpoch
 from filegrid.model import Chunk, Epoch, Identity, Role
 from filegrid.net.dial import DataPool, acceptor, hello_of
-from filegrid.net.link import Caller, Link, Method
+from filegrid.net.link import Caller, Handler, Link, Method
 from filegrid.net.tasks import Tasks, shielded
 from filegrid.protocol.frames import Plane
 from filegrid.protocol.wire import chunk_pb2 as wire
@@ -93,7 +94,10 @@ class ChunkServer:
             verify=self._transfers.verify,
             open=lambda: open_verifications(runtime.disk, folder.within("verified.sqlite")),
         )
-        self._copying = Copying(runtime, store, inventory, self._pool, self._meter, self._scrub)
+        pace = Pace(runtime, self._meter, settings.repair.mib_per_second)
+        self._copying = Copying(
+            runtime, store, inventory, self._pool, self._meter, self._scrub, pace
+        )
         self._disks = Disks(runtime, store, inventory)
         self._tasks = Tasks("compacting")
         self._links: dict[Link, None] = {}  # in order: every run is alike
@@ -108,11 +112,11 @@ class ChunkServer:
             run=self._run,
         )
         self.methods: Mapping[str, Method] = {
-            "write_chunk": Method(WRITERS, self._transfers.write),
-            "store_chunks": Method(READERS, self._transfers.store),
-            "fetch_chunks": Method(READERS, self._transfers.fetch),
-            "read_chunk": Method(READERS, self._transfers.read),
-            "lend_chunk": Method(READERS, self._transfers.lend),
+            "write_chunk": self._method(WRITERS, self._transfers.write),
+            "store_chunks": self._method(READERS, self._transfers.store),
+            "fetch_chunks": self._method(READERS, self._transfers.fetch),
+            "read_chunk": self._method(READERS, self._transfers.read),
+            "lend_chunk": self._method(READERS, self._transfers.lend),
             "inspect_chunks": Method(READERS, self._transfers.inspect),
         }
 
@@ -146,6 +150,17 @@ class ChunkServer:
             link.close()
         self._pool.close()
         self._folder.close()
+
+    def _method(self, roles: frozenset[Role], handle: Handler) -> Method:
+        """One for clients, whom copies give way to; peers read in order to copy."""
+
+        async def serve(caller: Caller, request: Message) -> Message:
+            if caller.peer.role is Role.CHUNK and not isinstance(request, wire.WriteChunk):
+                return await handle(caller, request)
+            with self._meter.client():
+                return await handle(caller, request)
+
+        return Method(roles, serve)
 
     # Links of the data plane.
 

@@ -245,6 +245,7 @@ class Transfers:
             raise InvalidRequest("this server lends no files", self._name)
         chunk = self._find(request.chunk_id)
         reader = await self._runtime.threads.run(self._store.open_reader, chunk)
+        self._meter.lent()
         return reader.lend(lending)
 
     async def inspect(self, caller: Caller, request: Message) -> wire.Inspection:

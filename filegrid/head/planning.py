@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
 
+from filegrid.config import CRITICAL_FACTOR
 from filegrid.head.deficits import Deficit
 from filegrid.head.placement import Candidate, place
 from filegrid.model import ChunkId
@@ -31,10 +32,6 @@ MOST_LOOKED_AT = 20_000
 
 MOST_TRIED = 2_000
 """Of those, for which a target is looked for: some tens of milliseconds."""
-
-CRITICAL_FACTOR = 4
-"""A chunk on its last replica takes this much less of an allowance than others: it is repaired so
-much faster, and nothing else is."""
 
 _TRIES = 8
 """Of drawing a target, before all are looked at."""

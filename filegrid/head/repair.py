@@ -27,7 +27,8 @@ ORDER_BYTES = 128 * 1024 * 1024
 """In one order, the last chunk whole; with it, a lost answer costs some seconds of work."""
 
 COPY_SECONDS = 120.0
-"""For one order; a server that takes longer is asked again, or another one is."""
+"""For one order, beyond what the limit takes; a server that takes longer is asked again, or another
+one is."""
 
 BURST_SECONDS = 1.0
 """What was not spent is kept for so long."""
@@ -155,7 +156,11 @@ class Repair:
             request = wire.CopyChunks(
                 order=self._roster.order(server), copies=[self._to_wire(copy) for copy in copies]
             )
-            answer = await server.link.call(request, wire.Copied, timeout_seconds=COPY_SECONDS)
+            # What was ordered before comes first, all at the pace of the server.
+            queued_seconds = self.work[server.name].outstanding_bytes / self._bytes_per_second
+            answer = await server.link.call(
+                request, wire.Copied, timeout_seconds=COPY_SECONDS + queued_seconds
+            )
             failed.difference_update(ChunkId(chunk_id) for chunk_id in answer.copied)
             for source in answer.source_failures:
                 self._roster.complain(source.server, server.name, source.fault.what)
@@ -194,6 +199,7 @@ class Repair:
             chunk=record.chunk.to_wire(),
             origin=self._namespace.origin(record),
             sources=[wire.Hop(server=one.name, address=one.address) for one in sources],
+            critical=copy.deficit.critical,
         )
 
 

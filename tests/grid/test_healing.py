@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations, cycle
 
-from filegrid.chunk import copying
+from filegrid.chunk import copying, pace
 from filegrid.config import Repair
 from filegrid.errors import GridError, NotPermitted
 from filegrid.head.planning import Copy
@@ -167,39 +168,82 @@ class MassVanishing(HealingCase):
 
 
 class UnderLoad(HealingCase):
-    def test_two_of_five_killed(self) -> None:
-        """Any two servers killed at once, amid uploads and downloads: no error and no lost byte,
-        and everything is fully redundant again by itself."""
-        for pair in ((1, 2), (3, 5)):
-            self.fill_more(pair)
+    """No error and no lost byte, whichever servers are killed amid uploads and downloads, and
+    everything is fully redundant again by itself."""
 
-    def fill_more(self, pair: tuple[int, int]) -> None:
-        tag = "-".join(map(str, pair))
-        old = [content(2 * CHUNK, 100 + n) for n in range(8)]
-        for number, data in enumerate(old):
-            self.put(f"/old{tag}-{number}", data)
-        new = [content(3 * CHUNK, 200 + n) for n in range(8)]
+    TRANSFERS = 64
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.old = [content(CHUNK, number) for number in range(self.TRANSFERS // 2)]
+        for number, data in enumerate(self.old):
+            self.put(f"/old{number}", data)
+
+    def test_any_two_of_five(self) -> None:
+        for first, second in combinations(range(1, 6), 2):
+            self.lose(f"chunk-{first}", f"chunk-{second}")
+            for name in (f"chunk-{first}", f"chunk-{second}"):
+                self.grid.wait(self.grid.machine(name).start())
+            self.until_healthy(30)
+
+    def test_one_after_the_other(self) -> None:
+        """Until only three are left."""
+        self.lose("chunk-4")
+        self.lose("chunk-2")
+
+    def lose(self, *names: str) -> None:
+        tag = "-".join(names)
+        new = [content(CHUNK + 1, 100 + number) for number in range(self.TRANSFERS // 2)]
         writing = [
-            self.begin(self.client.write_bytes(f"/new{tag}-{n}", data))
-            for n, data in enumerate(new)
+            self.begin(self.client.write_bytes(f"/new-{tag}-{number}", data))
+            for number, data in enumerate(new)
         ]
-        reading = [self.begin(self.client.read_bytes(f"/old{tag}-{n}")) for n in range(8)]
+        reading = [
+            self.begin(self.client.read_bytes(f"/old{number}")) for number in range(len(self.old))
+        ]
         self.grid.advance(0.002)
         self.assertFalse(any(one.called for one in writing))
         self.assertFalse(all(one.called for one in reading))
-        self.kill(*(f"chunk-{number}" for number in pair))
+        self.kill(*names)
         for upload in writing:
             self.grid.wait(upload)
-        for download, data in zip(reading, old, strict=True):
+        for download, data in zip(reading, self.old, strict=True):
             self.assertEqual(self.grid.wait(download), data)
         for number, data in enumerate(new):
-            self.assertEqual(self.read(f"/new{tag}-{number}"), data)
+            self.assertEqual(self.read(f"/new-{tag}-{number}"), data)
         self.grid.advance(8)
         self.until_healthy(30)
-        for number in pair:
-            self.grid.wait(self.grid.machine(f"chunk-{number}").start())
-        self.grid.advance(10)
-        self.until_healthy(30)
+
+
+class Yielding(HealingCase):
+    sections = {"repair": Repair(mib_per_second=100)}
+
+    def test_clients_first(self) -> None:
+        """While a client reads, replicas are made slowly."""
+        self.patch(pace, "YIELDING_BYTES_PER_SECOND", CHUNK)
+        self.fill(100)
+        undisturbed = self.heal("chunk-1", reading=False)
+        self.assertGreater(self.heal("chunk-2", reading=True), 2 * undisturbed)
+
+    def heal(self, name: str, *, reading: bool) -> float:
+        """Lose a server, and get it back afterwards; how long making replicas took."""
+        paths = cycle([f"/f{number}" for number in range(100)])
+
+        def while_short(is_short: bool) -> float:
+            begun = self.grid.clock.seconds()
+            while bool(self.status().chunks.under_replicated) is is_short:
+                if reading:
+                    self.read(next(paths))
+                self.grid.advance(0.1)
+            return self.grid.clock.seconds() - begun
+
+        self.kill(name)
+        while_short(False)
+        took = while_short(True)
+        self.grid.wait(self.grid.machine(name).start())
+        self.grid.advance(5)
+        self.until_healthy()
+        return took
 
 
 class ReadBack(HealingCase):

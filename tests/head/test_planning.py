@@ -160,7 +160,7 @@ class Limits(SynchronousTestCase):
         self.assertEqual([copy.sources[0] for copy in found], ["c1"])
 
     def test_last_replica(self) -> None:
-        """Chunks on their last replica are copied four times as fast; others are no faster for it."""
+        """Chunks on their last replica are copied four times as fast; others as ever."""
         work = allowance(1000)
         last = [deficit(number, "c0", length=100) for number in range(50)]
         others = [deficit(number, "c1", "c2", length=100) for number in range(50, 100)]

@@ -338,6 +338,9 @@ class ChunkCopy(_message.Message):
     CHUNK_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
+    CRITICAL_FIELD_NUMBER: _builtins.int
+    critical: _builtins.bool
+    """the chunk is on its last replica"""
     @_builtins.property
     def chunk(self) -> _values_pb2.ChunkRef: ...
     @_builtins.property
@@ -350,10 +353,11 @@ class ChunkCopy(_message.Message):
         chunk: _values_pb2.ChunkRef | None = ...,
         origin: Global___ChunkOrigin | None = ...,
         sources: _abc.Iterable[Global___Hop] | None = ...,
+        critical: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "origin", b"origin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "origin", b"origin", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "critical", b"critical", "origin", b"origin", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
