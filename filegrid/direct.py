@@ -105,6 +105,9 @@ class DirectFile:
     def uncache(self) -> None:
         self._plain.uncache()
 
+    def read_no_further(self) -> None:
+        self._plain.read_no_further()
+
     def datasync(self) -> None:
         self._flush()
         self._plain.datasync()

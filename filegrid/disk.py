@@ -89,6 +89,9 @@ class RealFile:
     def uncache(self) -> None:
         os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
+    def read_no_further(self) -> None:
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_RANDOM)
+
     def datasync(self) -> None:
         if self._fd < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))  # fdatasync: a ValueError

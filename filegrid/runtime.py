@@ -101,6 +101,9 @@ class File(Protocol):
     def uncache(self) -> None:
         """Let what is read next come from the disk itself, not from memory; a hint."""
 
+    def read_no_further(self) -> None:
+        """Let the disk read only what is asked for, nothing ahead of it; a hint."""
+
     def datasync(self) -> None:
         """Make contents and length durable. After an OSError the contents are lost (S16)."""
 

@@ -23,7 +23,7 @@ from filegrid.errors import (
     Unavailable,
     to_fault,
 )
-from filegrid.model import BLOCK_BYTES, Address, Chunk, ChunkId
+from filegrid.model import BLOCK_BYTES, Address, Chunk, ChunkId, Role
 from filegrid.net.dial import DataPool
 from filegrid.net.link import Caller, Exchange, Link, expect
 from filegrid.net.tasks import shielded
@@ -225,6 +225,8 @@ class Transfers:
         run = self._runtime.threads.run
         most = self._meter.share_bytes(MOST_BATCH_BYTES)
         reader = await run(self._store.open_reader, chunk)
+        if caller.peer.role is Role.CHUNK:  # a copy for repair
+            await run(reader.give_way)
         batch = run(reader.pread, min(most, end - offset), offset)
         try:
             while offset < end:

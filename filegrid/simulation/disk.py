@@ -74,6 +74,9 @@ class SimulatedFile:
     def uncache(self) -> None:
         """Nothing: there is no cache."""
 
+    def read_no_further(self) -> None:
+        """Nothing: it never does."""
+
     def datasync(self) -> None:
         try:
             self._enter("datasync")
