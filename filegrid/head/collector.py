@@ -110,7 +110,11 @@ class Collector:
         by_server: defaultdict[str, list[ChunkId]] = defaultdict(list)
         gone: list[ChunkId] = []
         for chunk_id in chunk_ids:
-            holders = self._locations.reporters(chunk_id)
+            holders = [
+                name
+                for name in self._locations.reporters(chunk_id)
+                if not self._roster.is_gone(name)
+            ]
             for name in holders:
                 if self._roster.state(name) is State.LIVE:
                     by_server[name].append(chunk_id)
@@ -121,9 +125,16 @@ class Collector:
                 batch = theirs[start : start + CHUNKS_PER_ORDER]
                 self._ordered.update(batch)
                 self._orders.begin(self._order(self._roster[name], batch))
-        if gone:
+        if gone and self._all_are_here():
             self._ordered.update(gone)
             self._orders.begin(self._write_off(gone))
+
+    def _all_are_here(self) -> bool:
+        """Or somebody may come back with chunks that, once they are written off, nobody knows."""
+        return all(
+            self._roster.state(server.name) is State.LIVE or self._roster.is_gone(server.name)
+            for server in self._roster
+        )
 
     async def _order(self, server: Server, chunk_ids: list[ChunkId]) -> None:
         try:
@@ -139,10 +150,9 @@ class Collector:
             self._redundancy.touch(chunk_ids)
 
     async def _write_off(self, chunk_ids: list[ChunkId]) -> None:
-        """Nobody holds them any more: the log may forget them too, once nobody can return."""
+        """Nobody holds them any more: the log may forget them too."""
         try:
-            if all(self._roster.state(server.name) is State.LIVE for server in self._roster):
-                await self._forget(chunk_ids)
+            await self._forget(chunk_ids)
         except GridError as error:
             _log.warn("released chunks are not written off: {error}", error=error)
         finally:

@@ -87,7 +87,7 @@ class Drain:
     def state(self, name: str) -> str:
         """As status shows it: of a server that cannot be reached, that comes first."""
         standing, state = self._registry.standing(name), self._roster.state(name)
-        if standing is Standing.DRAINED and (state is not State.LIVE or self.is_empty(name)):
+        if standing is Standing.DRAINED and (state is not State.LIVE or not self._is_needed(name)):
             return "drained"  # it may be switched off, and may have been
         if standing is not Standing.SERVING and state is State.LIVE:
             return "draining"
@@ -115,15 +115,22 @@ class Drain:
             for name in sorted(self._registry.leaving)
             if self._roster.state(name) is State.LIVE
         ]
-        empty = {name for name in live if self.is_empty(name)}
-        self._empty_since = {name: self._empty_since.get(name, now) for name in empty}
+        needed = {name: self._is_needed(name) for name in live}
+        # While files are written there is often something that was not looked at yet. That says
+        # nothing: what came to a server meanwhile is there at the next look.
+        self._empty_since = {
+            name: self._empty_since.get(name, now)
+            for name in live
+            if needed[name] is False or (needed[name] is None and name in self._empty_since)
+        }
         if len(self._changes):
             return
         for name in live:
             drained = self._registry.standing(name) is Standing.DRAINED
-            if drained and name not in empty and self._is_known(name):
+            if drained and needed[name]:
                 self._changes.begin(self._note(name, Standing.DRAINING))
-            elif not drained and now - self._empty_since.get(name, now) >= QUIET_SECONDS:
+            is_quiet = now - self._empty_since.get(name, now) >= QUIET_SECONDS
+            if not drained and needed[name] is False and is_quiet:
                 self._changes.begin(self._note(name, Standing.DRAINED))
 
     async def _note(self, name: str, standing: Standing) -> None:
@@ -133,16 +140,16 @@ class Drain:
         except GridError as error:
             _log.warn("what {name} is was not logged: {error}", name=name, error=error)
 
-    def _is_known(self, name: str) -> bool:
-        return self._roster.complete and self._redundancy.settled and self._roster[name].reported
-
-    def is_empty(self, name: str) -> bool:
-        """Whether nothing is lost, nor has fewer replicas than wanted, when it is switched off."""
-        if not self._is_known(name) or self._roster[name].load.writers:
-            return False
-        if any(name in need.leaving for need in self._needs()):
-            return False
-        return not self._uploads(name, most=1)
+    def _is_needed(self, name: str) -> bool | None:
+        """Whether anything would be lost, or have fewer replicas than wanted, if it were switched
+        off; None where not all has been looked at just now."""
+        if not (self._roster.complete and self._redundancy.settled and self._roster[name].reported):
+            return None
+        return (
+            self._roster[name].load.writers > 0
+            or any(name in need.leaving for need in self._needs())
+            or self._uploads(name, most=1) > 0
+        )
 
     def waiting(self, name: str) -> tuple[int, int]:
         """Chunks, and bytes in them, that wait to be made elsewhere; of what was looked at."""

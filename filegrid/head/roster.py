@@ -22,6 +22,7 @@ from filegrid.head.registry import Registry
 from filegrid.head.restraint import Restraint
 from filegrid.head.suspicion import Suspicion
 from filegrid.head.view import Server as Registered
+from filegrid.head.view import Standing
 from filegrid.model import Chunk
 from filegrid.net.link import Caller, Link
 from filegrid.net.tasks import Tasks
@@ -143,6 +144,11 @@ class Roster:
 
     def state(self, name: str) -> State:
         return self._liveness.state(name)
+
+    def is_gone(self, name: str) -> bool:
+        """Whether it was drained and then switched off: nothing of it is expected back."""
+        drained = self._registry.standing(name) is Standing.DRAINED
+        return drained and self._liveness.state(name) is not State.LIVE
 
     def silent_seconds(self, name: str) -> float:
         """For how long nothing was heard of it."""

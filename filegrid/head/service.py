@@ -476,6 +476,9 @@ class Head:
     def _turn(self) -> None:
         if self._reign is not None:
             self._reign.turn()
+        self._look()
+
+    def _look(self) -> None:
         for _ in range(LOOKS_PER_TURN):
             if not self._redundancy.step():
                 break
@@ -484,6 +487,7 @@ class Head:
         self._backups.expire()
         self._look_for_heads()
         self._claim()
+        self._look()  # files are written all the time, and they judge only what was looked at
         if self._reign is not None:
             self._reign.housekeep()
 

@@ -19,11 +19,13 @@ from twisted.python.failure import Failure
 from filegrid.config import Balance
 from filegrid.errors import GridError
 from filegrid.head.service import Head
+from filegrid.model import Role
 from filegrid.protocol.wire import head_pb2
 from filegrid.simulation.checkers import CHECKERS
 from filegrid.simulation.checkers.checker import Broken, Checker
-from filegrid.simulation.grid import SimulatedGrid, Stuck
+from filegrid.simulation.grid import Machine, SimulatedGrid, Stuck
 from filegrid.simulation.misfortune import LATENCY_SECONDS, Misfortune
+from filegrid.simulation.operators import Operators
 from filegrid.simulation.scenario import Scenario, draw_strikes
 from filegrid.simulation.trace import Trace
 from filegrid.simulation.workload import Shared, User
@@ -34,6 +36,11 @@ CALM_SECONDS = 180.0
 PROBE_SECONDS = 5.0
 
 TOLD_LINES = 60
+
+LARGE_BYTES = 1 << 34
+SMALL_BYTES = 300 * 1024 * 1024
+"""Of the chunk servers' disks; of the small ones most is held in reserve, so that a few files
+make a difference."""
 
 HEALING = "the grid heals once its troubles are over"
 
@@ -66,6 +73,7 @@ class Result:
 class Campaign:
     """A run of one scenario from one seed.
 
+    :ivar operators: the people who tend the grid; :ivar misfortune: all that befalls it.
     :ivar users: the clients; :ivar shared: the files that all of them change.
     """
 
@@ -89,7 +97,9 @@ class Campaign:
         self.trace = Trace(self.grid.clock.seconds)
         self.shared = Shared()
         self.users: list[User] = []
+        self.operators = Operators(self)
         self.misfortune = Misfortune(self)
+        self._capacity_bytes = rng.choice((LARGE_BYTES, SMALL_BYTES))
         self._latency_seconds = rng.choice((LATENCY_SECONDS, LATENCY_SECONDS, 0.002, 0.01))
         self._work_seconds = rng.choice((0.0001, 0.0001, 0.001, 0.005))
         self._strikes = draw_strikes(scenario, seed)
@@ -142,6 +152,8 @@ class Campaign:
     def begin(self) -> None:
         """Start the grid, put the clients to work, and let the strikes come when they will."""
         self.grid.start()
+        for machine in self.grid.chunk_servers:
+            self.furnish(machine)
         self.grid.advance(1)  # until everybody knows that everybody has a vote
         names = [f"client-{number + 1}" for number in range(self.scenario.clients)]
         self.users = [User(self, name, self.rng(name)) for name in names]
@@ -155,20 +167,21 @@ class Campaign:
 
     def finish(self) -> None:
         """Mend everything; then all must heal, and all promises must have been kept."""
+        self.operators.rest()
         self.misfortune.heal()
         for user in self.users:
             user.stopping = True
         self.ask(self._calm_down(self._working))
         for checker in self._checkers:
             self.ask(checker.finish())
-        self.ask(self.misfortune.operator.close())
+        self.ask(self.operators.client.close())
 
     async def _calm_down(self, working: Sequence[Deferred[None]]) -> None:
         waiting = "the clients are still waiting"
         await self.becomes(waiting, lambda: all(one.called for one in working))
         await self.becomes("nobody leads", lambda: self.grid.leader() is not None)
+        await self.operators.settle()
         await self.becomes("not all heads have a vote", self.all_heads_vote)
-        await self.misfortune.settle()
 
     def close(self) -> None:
         """The run is over, in whatever way."""
@@ -181,6 +194,12 @@ class Campaign:
         for here in network.host_names:
             for there in network.host_names:
                 network.weather(here, there).latency_seconds = self._latency_seconds
+
+    def furnish(self, machine: Machine) -> None:
+        """Give a machine the disk that it is to have."""
+        machine.disk.capacity_bytes = (
+            self._capacity_bytes if machine.identity.role is Role.CHUNK else LARGE_BYTES
+        )
 
     def failed(self, failure: Failure) -> None:
         """Something that nobody awaits has failed; a node that is struck may fail as it likes."""
@@ -240,7 +259,7 @@ class Campaign:
 
     async def status(self) -> head_pb2.Status:
         """As an operator is told."""
-        session = self.misfortune.operator.access.session
+        session = self.operators.client.access.session
         return await session.call(head_pb2.GetStatus(), head_pb2.Status)
 
     def running_heads(self) -> list[Head]:

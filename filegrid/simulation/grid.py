@@ -6,6 +6,7 @@ Each node is a host of its own, with its own disk, on one clock and one network,
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -219,6 +220,7 @@ class SimulatedGrid:
             for number in range(chunk_servers)
         ]
         self.health_nodes = [self._machine(Role.HEALTH, name, "") for name in health_names]
+        self._made = Counter({Role.HEAD: heads, Role.CHUNK: chunk_servers})
 
     def _machine(self, role: Role, name: str, rack: str) -> Machine:
         settings = Settings(
@@ -265,15 +267,23 @@ class SimulatedGrid:
 
     def add_head(self) -> Machine:
         """One more machine, of which no other is told; it is to be started."""
-        machine = self._machine(Role.HEAD, f"head-{len(self.heads) + 1}", "")
+        self._made[Role.HEAD] += 1
+        machine = self._machine(Role.HEAD, f"head-{self._made[Role.HEAD]}", "")
         self.heads.append(machine)
         return machine
 
     def add_chunk_server(self, rack: str) -> Machine:
         """One more machine; it is to be started."""
-        machine = self._machine(Role.CHUNK, f"chunk-{len(self.chunk_servers) + 1}", rack)
+        self._made[Role.CHUNK] += 1
+        machine = self._machine(Role.CHUNK, f"chunk-{self._made[Role.CHUNK]}", rack)
         self.chunk_servers.append(machine)
         return machine
+
+    def retire(self, machine: Machine) -> None:
+        """It belongs to the grid no more; it is to be killed."""
+        for machines in (self.heads, self.chunk_servers):
+            if machine in machines:
+                machines.remove(machine)
 
     def runtime(
         self,

@@ -9,35 +9,24 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
-
-from filegrid.client.grid import GridClient
 from filegrid.errors import GridError
-from filegrid.model import ChunkId, Role
+from filegrid.model import ChunkId
+from filegrid.simulation import operators
 from filegrid.simulation.grid import Machine, SimulatedGrid
-from filegrid.simulation.scenario import Strike
+from filegrid.simulation.scenario import Strike, pick
 from filegrid.simulation.stored import named_chunks, stored_chunks, where_stored
 
 if TYPE_CHECKING:
     from filegrid.simulation.campaign import Campaign
-
-T = TypeVar("T")
 
 LATENCY_SECONDS = 0.0002
 JITTER_SECONDS = 0.01
 FULL_BYTES = 260 * 1024 * 1024
 """Of a disk on which hardly more than the reserve fits."""
 
-DRAIN_SECONDS = 30.0
-"""That a server stays drained, at least."""
-
-OPERATOR = "operator"
-
-MOST_ADDED = 2
 MOST_CHUNK_SERVERS_DOWN = 2
 """With more there would be nothing to do for the clients."""
 
@@ -46,7 +35,6 @@ class Misfortune:
     """Everything bad that happens to one grid.
 
     :ivar applied: how many strikes did something, by kind.
-    :ivar operator: a client that may also give orders.
     :ivar tell_wiped: called with the chunks on a disk that is emptied; :ivar tell_rotten: with one
         of which a replica is damaged.
     """
@@ -56,14 +44,9 @@ class Misfortune:
         self._campaign = campaign
         self._grid: SimulatedGrid = campaign.grid
         self._healed = False
-        self._draining: set[str] = set()
         self._rotten: set[tuple[str, ChunkId]] = set()
         self.tell_wiped: Callable[[Iterable[ChunkId]], None] = lambda _: None
         self.tell_rotten: Callable[[Iterable[ChunkId]], None] = lambda _: None
-        runtime, identity = self._grid.client_runtime(OPERATOR, Role.OPERATOR)
-        self.operator = GridClient(
-            runtime, identity, [*self._grid.head_addresses], timeout_seconds=5.0
-        )
         of_nodes: dict[str, Callable[[Strike, Machine], bool]] = {
             "kill": self._kill,
             "crash": self._crash,
@@ -79,20 +62,18 @@ class Misfortune:
             "break-head-disk": lambda one: self._break_disk(one, self._head(one)),
             "hang-head-disk": lambda one: self._hang_disk(one, self._head(one)),
             "wipe-head": self._wipe_head,
-            "hand-over": self._hand_over,
             "break-chunk-disk": lambda one: self._break_disk(one, self._chunk_server(one)),
             "hang-chunk-disk": lambda one: self._hang_disk(one, self._chunk_server(one)),
             "wipe-chunk": self._wipe_chunk_server,
             "rot": self._rot,
             "fill-disk": self._fill_disk,
-            "drain": self._drain,
-            "add-chunk": self._add_chunk_server,
             "cut-clients": self._cut_client,
             "splits": self._splits,
             "flap": self._flap,
             "reset": self._reset,
             "power": self._power,
             "wall-clock": self._wall_clock,
+            **campaign.operators.kinds,
         }
         choices: dict[str, Callable[[Strike], Machine | None]] = {
             "head": self._head,
@@ -125,14 +106,6 @@ class Misfortune:
                     weather.splits = False
         for machine in self._grid.machines:
             self._mend(machine)
-        for name in sorted(self._draining):
-            self._ask(f"undrain {name}", self.operator.drain(name, undo=True))
-
-    async def settle(self) -> None:
-        """Take back what was asked of the grid; with everything mended it must take it."""
-        for server in (await self.operator.status())["chunk_servers"]:
-            if server["state"] in ("draining", "drained"):
-                await self.operator.drain(server["name"], undo=True)
 
     # Who.
 
@@ -141,16 +114,16 @@ class Misfortune:
         leader = self._grid.leader()
         if leader is not None and strike.whom < 0.5:
             return leader
-        return _pick(self._grid.heads, 2 * strike.whom % 1)
+        return pick(self._grid.heads, 2 * strike.whom % 1)
 
     def _chunk_server(self, strike: Strike) -> Machine | None:
         down = [one for one in self._grid.chunk_servers if one.node is None]
         if len(down) >= MOST_CHUNK_SERVERS_DOWN:
             return None
-        return _pick(self._grid.chunk_servers, strike.whom)
+        return pick(self._grid.chunk_servers, strike.whom)
 
     def _health_node(self, strike: Strike) -> Machine | None:
-        return _pick(self._grid.health_nodes, strike.whom)
+        return pick(self._grid.health_nodes, strike.whom)
 
     # Processes.
 
@@ -194,7 +167,7 @@ class Misfortune:
         self._later(strike, lambda: self._restart(machine))
 
     def _restart(self, machine: Machine) -> None:
-        if machine.node is None:
+        if machine.node is None and machine in self._grid.machines:
             self._note(f"start {machine.name}")
             machine.disk.heal()
             machine.kill()  # where it was told to stop and has not ended yet
@@ -204,7 +177,7 @@ class Misfortune:
                 self._note(f"{machine.name} does not start: {error}")
 
     def _mend(self, machine: Machine) -> None:
-        machine.disk.capacity_bytes = 1 << 34
+        self._campaign.furnish(machine)
         machine.disk.heal()
         if machine.node is None:
             self._restart(machine)
@@ -247,10 +220,7 @@ class Misfortune:
             return False
         machine.disk.capacity_bytes = FULL_BYTES
 
-        def mend() -> None:
-            machine.disk.capacity_bytes = 1 << 34
-
-        self._later(strike, mend)
+        self._later(strike, lambda: self._campaign.furnish(machine))
         return self._note(f"fill the disk of {machine.name}")
 
     def _wipe_head(self, strike: Strike) -> bool:
@@ -331,7 +301,7 @@ class Misfortune:
         return self._note(f"mute {machine.name} to {len(others)}")
 
     def _cut_client(self, strike: Strike) -> bool:
-        user = _pick(self._campaign.users, strike.whom)
+        user = pick(self._campaign.users, strike.whom)
         if user is None:
             return False
         machines = [one.name for one in self._grid.machines]
@@ -342,7 +312,7 @@ class Misfortune:
 
     def _flap(self, strike: Strike) -> bool:
         """A way that comes and goes."""
-        machine = _pick(self._grid.machines, strike.whom)
+        machine = pick(self._grid.machines, strike.whom)
         assert machine is not None
         ways = [(machine.name, other) for other in self._some_others(strike, machine)]
         seconds = 0.05 + strike.amount
@@ -358,7 +328,7 @@ class Misfortune:
 
     def _reset(self, strike: Strike) -> bool:
         """All connections of a machine break, and may be made again at once."""
-        machine = _pick(self._grid.machines, strike.whom)
+        machine = pick(self._grid.machines, strike.whom)
         assert machine is not None
         self._grid.network.reset(machine.name)
         return self._note(f"reset the connections of {machine.name}")
@@ -384,7 +354,7 @@ class Misfortune:
 
     def _others(self, machine: Machine) -> list[str]:
         names = [one.name for one in self._grid.machines if one is not machine]
-        return [*names, *(user.name for user in self._campaign.users), OPERATOR]
+        return [*names, *(user.name for user in self._campaign.users), operators.NAME]
 
     def _some_others(self, strike: Strike, machine: Machine) -> list[str]:
         others = self._others(machine)
@@ -403,54 +373,14 @@ class Misfortune:
 
         self._later(strike, mend)
 
-    # What operators do, and clocks.
-
-    def _hand_over(self, strike: Strike) -> bool:
-        leader, machine = self._grid.leader(), _pick(self._grid.heads, strike.whom)
-        if leader is None or machine is None or machine is leader:
-            return False
-        self._ask(f"hand over to {machine.name}", self.operator.hand_over(machine.name))
-        return True
-
-    def _drain(self, strike: Strike) -> bool:
-        machine = self._chunk_server(strike)
-        if machine is None or self._draining:
-            return False
-        name = machine.name
-        self._draining.add(name)
-        self._ask(f"drain {name}", self.operator.drain(name))
-
-        def undo() -> None:
-            self._draining.discard(name)
-            if not self._healed:
-                self._ask(f"undrain {name}", self.operator.drain(name, undo=True))
-
-        self._grid.clock.callLater(DRAIN_SECONDS + strike.seconds, undo)
-        return True
-
-    def _add_chunk_server(self, strike: Strike) -> bool:
-        if self.applied["add-chunk"] >= MOST_ADDED:
-            return False
-        racks = self._campaign.scenario.racks
-        machine = self._grid.add_chunk_server(f"dc1/r{int(strike.whom * racks) + 1}")
-        machine.start().addErrback(self._campaign.failed)
-        return self._note(f"add {machine.name}")
+    # Clocks.
 
     def _wall_clock(self, strike: Strike) -> bool:
         """One machine's clock for people jumps; nothing may depend on it."""
-        machine = _pick(self._grid.machines, strike.whom)
+        machine = pick(self._grid.machines, strike.whom)
         assert machine is not None
         machine.wall_offset_seconds = (strike.amount - 0.5) * 10 * 86_400
         return self._note(f"the wall clock of {machine.name} jumps")
-
-    def _ask(self, what: str, work: Coroutine[Deferred[Any], Any, object]) -> None:
-        """What the grid cannot do just now, it refuses."""
-        self._note(what)
-        Deferred.fromCoroutine(work).addErrback(self._refused, what)
-
-    def _refused(self, failure: Failure, what: str) -> None:
-        failure.trap(GridError)
-        self._note(f"{what}: {failure.value}")
 
     # Time.
 
@@ -476,7 +406,3 @@ def _on(
         return machine is not None and machine.node is not None and strike_one(strike, machine)
 
     return strike
-
-
-def _pick(choices: Sequence[T], whom: float) -> T | None:
-    return choices[int(whom * len(choices))] if choices else None

@@ -5,18 +5,22 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 FAULTS = (
     *("kill-head", "crash-head", "pause-head", "isolate-head", "part-heads", "deafen-head"),
     *("mute-head", "slow-head", "break-head-disk", "hang-head-disk", "wipe-head", "hand-over"),
     *("kill-chunk", "crash-chunk", "stop-chunk", "pause-chunk", "isolate-chunk", "deafen-chunk"),
     *("mute-chunk", "slow-chunk", "break-chunk-disk", "hang-chunk-disk", "wipe-chunk", "rot"),
-    *("fill-disk", "drain", "add-chunk", "kill-health", "pause-health", "isolate-health"),
+    *("fill-disk", "drain", "add-chunk", "remove-chunk", "add-head", "remove-head", "balance"),
+    *("repair-now", "kill-health", "pause-health", "isolate-health"),
     *("cut-clients", "splits", "flap", "reset", "power", "wall-clock"),
 )
 """Kinds of strikes, as `filegrid simulate --faults` names them. Those of heads come more often."""
 
 _WEIGHTS = {kind: 3 if "head" in kind else 2 if "chunk" in kind else 1 for kind in FAULTS}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,3 +89,11 @@ def draw_strikes(scenario: Scenario, seed: int) -> list[Strike]:
     if scenario.strikes is not None:
         strikes = [one for one in strikes if one.number in scenario.strikes]
     return strikes
+
+
+def pick(choices: Sequence[T], whom: float) -> T | None:
+    """One of them, or None where there is none.
+
+    :param whom: 0 to 1.
+    """
+    return choices[int(whom * len(choices))] if choices else None

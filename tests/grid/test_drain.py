@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from filegrid.errors import InvalidRequest, NotPermitted
+from filegrid.head.service import Head
 from filegrid.model import Role
 from filegrid.protocol.wire.head_pb2 import Status
 from tests.grid.case import CHUNK, GridCase, content
@@ -111,6 +112,16 @@ class Draining(DrainCase):
         self.grid.machine(there[0]).kill()
         self.assertEqual(self.read("/f"), data)
 
+    def test_under_load(self) -> None:
+        """Files that are written all the time do not keep a server from being drained."""
+        self.fill()
+        self.drain("chunk-1")
+        for number in range(100):
+            for file in range(10):
+                self.begin(self.client.write_bytes(f"/{number}-{file}", b"x"))
+            self.grid.advance(0.1)
+        self.assertEqual(self.state("chunk-1"), "drained")
+
     def test_too_few_servers(self) -> None:
         """Where too few servers would stay, the dry run says so, and it is never called drained."""
         self.fill(3)
@@ -141,6 +152,37 @@ class Draining(DrainCase):
         self.grid.advance(8)
         self.assertEqual(self.state("chunk-1"), "dead")
         self.until_healthy(20)
+
+
+class Absent(DrainCase):
+    settings = {"collection_grace_seconds": 5}
+
+    def test_after_another_left(self) -> None:
+        """A server that was drained and switched off is missed by nobody: others can be drained,
+        and what is removed afterwards is forgotten."""
+        self.fill()
+        (removed,) = self.manifest("/f0").chunks
+        self.drain("chunk-1")
+        self.until("chunk-1", "drained")
+        self.grid.machine("chunk-1").kill()
+        self.grid.advance(10)
+        self.run_(self.client.remove("/f0", now=True))
+        self.grid.advance(30)
+        leader = self.grid.leader()
+        assert leader is not None and isinstance(leader.node, Head)
+        self.assertIsNone(leader.node._namespace.chunk(removed.chunk.id))
+        self.drain("chunk-2")
+        self.until("chunk-2", "drained")
+
+    def test_another_is_dead(self) -> None:
+        """Nor does one that is dead, and may come back with what was removed meanwhile."""
+        self.fill()
+        self.grid.machine("chunk-1").kill()
+        self.grid.advance(20)
+        self.run_(self.client.remove("/f0", now=True))
+        self.grid.advance(30)
+        self.drain("chunk-2")
+        self.until("chunk-2", "drained")
 
 
 class Failover(DrainCase):
