@@ -161,8 +161,8 @@ class Operators:
             servers = (await self.client.status())["chunk_servers"]
         except GridError:
             return False
-        state = next(one["state"] for one in servers if one["name"] == machine.name)
-        return machine.node is not None and state == "drained"
+        states = {one["name"]: one["state"] for one in servers}  # none while nobody leads
+        return machine.node is not None and states.get(machine.name) == "drained"
 
     def _drain(self, strike: Strike) -> bool:
         machine = pick(self._grid.chunk_servers, strike.whom)
