@@ -1,4 +1,11 @@
-"""The leader's log on its way to the other heads, and what that commits."""
+"""The leader's log on its way to the other heads, and what that commits.
+
+Entries are sent as they come, also while earlier messages are not answered: where the other head
+is far away, or its disk slow, several are on their way. They arrive in order, as they travel over
+one link, and the other head takes them one after the other. As long as it is not known to follow,
+because it was not asked yet, refused, or did not answer, one message at a time looks for the place
+from which on its log is to be made ours.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +29,9 @@ MOST_ENTRIES = 256
 
 MOST_BYTES = 1024 * 1024
 
+MOST_UNANSWERED = 4
+"""Messages to one head; what comes meanwhile gathers for the next."""
+
 ANSWER_SECONDS = 5.0
 AGAIN_SECONDS = 0.05
 """After a failure; a head that comes back is behind no longer than that."""
@@ -38,14 +48,23 @@ _log = Logger()
 @dataclass(slots=True)
 class _Peer:
     """:ivar matched: the other's log is ours up to here, on its stable storage.
+    :ivar next_index: of what is to be sent next.
+    :ivar follows: whether the last answer was that it took what was sent.
+    :ivar unanswered: messages.
     :ivar again_seconds: after which one that does not obey is asked again.
     """
 
     member: Member
     next_index: int
     matched: int = 0
+    follows: bool = False
+    unanswered: int = 0
     told_commit: int = 0
     again_seconds: float = OBEY_SECONDS
+
+    @property
+    def takes_more(self) -> bool:
+        return self.unanswered < (MOST_UNANSWERED if self.follows else 1)
 
 
 def committed(matched: dict[Member, int], voters: Collection[Member]) -> int:
@@ -150,6 +169,9 @@ class Shipping:
             if link is None:
                 await self._runtime.sleep(AGAIN_SECONDS)
                 continue
+            if not peer.takes_more:
+                await self._hear()
+                continue
             is_idle = peer.matched and peer.next_index > self._log.last_index
             if is_idle and not await self._rest(peer):
                 continue
@@ -159,10 +181,15 @@ class Shipping:
                 _log.info("{peer} does not follow yet: {error}", peer=peer.member, error=error)
                 await self._runtime.sleep(AGAIN_SECONDS)
 
-    async def _rest(self, peer: _Peer) -> bool:
-        """Wait for news; returns whether a commit is to be told that no entry told in time."""
+    def _hear(self) -> Deferred[None]:
+        """Of the next news: an entry, a commit or an answer."""
         news: Deferred[None] = Deferred(lambda _: None)
         self._news.append(news)
+        return news
+
+    async def _rest(self, peer: _Peer) -> bool:
+        """Wait for news; returns whether a commit is to be told that no entry told in time."""
+        news = self._hear()
         if peer.told_commit >= self._log.commit_index:
             await news
             return False
@@ -176,13 +203,16 @@ class Shipping:
         return is_due
 
     async def _send(self, link: Link, peer: _Peer) -> None:
+        first = peer.next_index
         try:
-            prev_epoch = await self._log.epoch_before(peer.next_index)
-            entries = await self._log.entries_from(peer.next_index, MOST_ENTRIES)
+            prev_epoch = await self._log.epoch_before(first)
+            entries = await self._log.entries_from(first, MOST_ENTRIES)
         except IntegrityError:
             prev_epoch = None
-        if self._ended:
-            return  # what was read may be of two logs, before and after another leader's entries
+        if self._ended or peer.next_index != first:
+            # What was read may be of two logs, before and after another leader's entries; or an
+            # answer said meanwhile that something else is to be sent.
+            return
         if prev_epoch is None:
             # Its log ends before ours begins.
             peer.matched = await self._install(link, self._epoch)
@@ -190,20 +220,37 @@ class Shipping:
             return
         request = wire.AppendEntries(
             epoch=self._epoch,
-            prev_index=peer.next_index - 1,
+            prev_index=first - 1,
             prev_epoch=prev_epoch,
             entries=entries[: _fitting(entries)],
             commit_index=self._log.commit_index,
             founding=self._log.founding,
         )
-        answer = await link.call(request, wire.Appended, timeout_seconds=ANSWER_SECONDS)
-        if not answer.obeyed:
-            await self._runtime.sleep(peer.again_seconds)  # the election tells who is right
-            peer.again_seconds = min(2 * peer.again_seconds, AGAIN_SECONDS)
-        elif answer.accepted:
-            peer.matched = max(peer.matched, answer.last_index)
-            peer.next_index = answer.last_index + 1
-            peer.told_commit = request.commit_index
-            self.count()
-        else:
-            peer.next_index = max(1, min(peer.next_index - 1, answer.last_index + 1))
+        peer.next_index += len(request.entries)
+        peer.unanswered += 1
+        self._tasks.begin(self._ask(link, peer, request))
+
+    async def _ask(self, link: Link, peer: _Peer, request: wire.AppendEntries) -> None:
+        """Send it, and go by the answer: entries count for a majority once they are taken."""
+        try:
+            answer = await link.call(request, wire.Appended, timeout_seconds=ANSWER_SECONDS)
+            peer.follows = answer.accepted
+            if answer.accepted:
+                peer.matched = max(peer.matched, answer.last_index)
+                peer.next_index = max(peer.next_index, peer.matched + 1)
+                peer.told_commit = max(peer.told_commit, request.commit_index)
+                self.count()
+            elif answer.obeyed:
+                hint = min(request.prev_index, answer.last_index + 1)
+                peer.next_index = max(1, min(peer.next_index, hint))
+            else:
+                peer.next_index = min(peer.next_index, request.prev_index + 1)
+                await self._runtime.sleep(peer.again_seconds)  # the election tells who is right
+                peer.again_seconds = min(2 * peer.again_seconds, AGAIN_SECONDS)
+        except GridError as error:
+            # It may have come or not: again from there.
+            peer.follows, peer.next_index = False, min(peer.next_index, request.prev_index + 1)
+            _log.info("{peer} does not follow yet: {error}", peer=peer.member, error=error)
+            await self._runtime.sleep(AGAIN_SECONDS)
+        peer.unanswered -= 1
+        self._wake()

@@ -181,7 +181,7 @@ class Members(HeadsCase):
                 assert reign is not None
                 if reign._is_ready(self.node(machine)._council.me):
                     self.cut_from_heads(leader)
-            self.grid.advance(0.001)
+            self.grid.advance(0.0001)
         if reaches:
             others = [self.node(one)._log for one in self.standbys()]
             while not any(len(one.voters) == 4 for one in others):

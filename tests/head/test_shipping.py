@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.trial import unittest
 
 from filegrid.election.quorum import Member
@@ -79,6 +79,7 @@ class Wire:
         self.sent: list[AppendEntries] = []
         self.obeyed = True
         self.fate: Callable[[], str] = lambda: "arrives"
+        self.seconds = 0.0
         self._clock = clock
         self._follower = follower
 
@@ -88,6 +89,8 @@ class Wire:
         assert isinstance(request, AppendEntries)
         self.sent.append(request)
         fate = self.fate()
+        if self.seconds:
+            await deferLater(self._clock, self.seconds)
         if fate == "lost":
             raise DeadlineExceeded("no answer")
         result = await self._follower.log.follow(request, lambda: self.obeyed)
@@ -281,6 +284,40 @@ class Ships(ShippingCase):
             self.successResultOf(adding)
         self.finish()
 
+    def test_far_away(self) -> None:
+        """Entries do not wait for the answers to those before; a few messages are on their way."""
+        self.world(configured([1], A, B), [], epoch=1)
+        self.shipping.serve({B})
+        self.append(self.entry(1))
+        self.pass_time(1)
+        self.wire.seconds = 1.0
+        sent = len(self.wire.sent)
+        first = self.leader.log.last_index
+        for _ in range(6):
+            self.append(self.entry(1))
+        self.assertEqual(len(self.wire.sent) - sent, shipping_module.MOST_UNANSWERED)
+        self.pass_time(1)
+        self.assertEqual(self.leader.log.commit_index, first + shipping_module.MOST_UNANSWERED)
+        self.pass_time(1.1)
+        self.assertEqual(self.leader.log.commit_index, first + 6)
+        self.finish()
+
+    def test_lost_on_the_way(self) -> None:
+        """Where one of several messages is lost, all from it on are sent again."""
+        self.world(configured([1], A, B), [], epoch=1)
+        self.shipping.serve({B})
+        self.append(self.entry(1))
+        self.pass_time(1)
+        self.wire.seconds = 1.0
+        fates = iter(["arrives", "lost", "arrives", "unanswered"])
+        self.wire.fate = lambda: next(fates, "arrives")
+        for _ in range(6):
+            self.append(self.entry(1))
+        self.pass_time(10)
+        self.assertEqual(self.whole(self.follower), self.whole(self.leader))
+        self.assertEqual(self.leader.log.commit_index, self.leader.log.last_index)
+        self.finish()
+
     def test_after_the_end(self) -> None:
         """Once the reign has ended nothing is sent, and nothing more is committed by it."""
         self.world(configured([1], A, B), [], epoch=2)
@@ -327,9 +364,12 @@ class AnyLogs(ShippingCase):
         shared=st.integers(1, 6),
         ours=st.lists(st.integers(2, 6), max_size=8),
         theirs=st.lists(st.integers(2, 6), max_size=8),
+        seconds=st.sampled_from((0.0, 0.1)),
         seed=st.integers(0, 2**16),
     )
-    def test_alike(self, shared: int, ours: list[int], theirs: list[int], seed: int) -> None:
+    def test_alike(
+        self, shared: int, ours: list[int], theirs: list[int], seconds: float, seed: int
+    ) -> None:
         """Whatever two logs hold, and whatever is lost, the follower's becomes the leader's."""
         rng = random.Random(seed)
         # Each epoch has one leader, whose entries are the same everywhere: even ones are ours.
@@ -337,8 +377,10 @@ class AnyLogs(ShippingCase):
         other = configured([1] * shared + sorted(epoch * 2 + 1 for epoch in theirs), A, B)
         self.world(mine, other, epoch=20)
         self.wire.fate = lambda: rng.choice(("arrives", "arrives", "lost", "unanswered"))
+        self.wire.seconds = seconds
         self.shipping.serve({B})
-        self.append(self.entry(20))
+        for _ in range(6):
+            self.append(self.entry(20))
         self.pass_time(20)
         self.assertEqual(self.whole(self.follower), self.whole(self.leader))
         self.assertEqual(self.leader.log.commit_index, self.leader.log.last_index)
