@@ -124,6 +124,10 @@ class NoSuchPath(GridError, FileNotFoundError):
     exit_code = 3
 
 
+TO_REPLACE = "name another path, or replace it (--force, overwrite=True)"
+"""Advice where a path is taken that could be replaced."""
+
+
 class AlreadyExists(GridError, FileExistsError):
     """The path is taken, and the caller did not ask to replace what is there."""
 

@@ -35,7 +35,7 @@ class Opening:
     runtime: Runtime
     settings: Settings
     identity: Identity
-    certificate_expires_ms: int
+    certificate_expires_ms: Callable[[], int]
     create: bool
     on_fatal: Callable[[GridError], None]
 
@@ -76,11 +76,12 @@ class NodeService(Service):
     def startService(self) -> None:
         from twisted.internet import reactor
 
+        runtime = make_runtime(reactor, self._credentials)
         opening = Opening(
-            runtime=make_runtime(reactor, self._credentials),
+            runtime=runtime,
             settings=self._settings,
             identity=self._credentials.identity,
-            certificate_expires_ms=round(self._credentials.expires_at.timestamp() * 1000),
+            certificate_expires_ms=lambda: self._credentials.expires_ms(runtime.clock.seconds()),
             create=self._create,
             on_fatal=lambda error: fail_start(reactor, self._command, error),
         )

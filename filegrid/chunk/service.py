@@ -69,7 +69,7 @@ class ChunkServer:
         inventory: Inventory,
         fence: Fence,
         cpu_percent: Callable[[], float],
-        certificate_expires_ms: int = 0,
+        certificate_expires_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         self._runtime = runtime
         self._settings = settings
@@ -262,7 +262,6 @@ class ChunkServer:
             incarnation=self._folder.incarnation,
             run=self._run,
             load=self._load(),
-            certificate_expires_ms=self._certificate_expires_ms,
         )
 
     def _load(self) -> wire.Load:
@@ -282,6 +281,7 @@ class ChunkServer:
             held_bytes=self._inventory.bytes,
             writers=self._store.writers,
             scrubbed=self._scrub.report,
+            certificate_expires_ms=self._certificate_expires_ms(),
         )
 
 
@@ -292,7 +292,7 @@ def open_chunk_server(
     *,
     create: bool,
     cpu_percent: Callable[[], float],
-    certificate_expires_ms: int = 0,
+    certificate_expires_ms: Callable[[], int] = lambda: 0,
     small_bytes: int = SMALL_BYTES,
 ) -> ChunkServer:
     """Open a chunk server's data folder and read what is in it. Blocks.

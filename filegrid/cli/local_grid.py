@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from filegrid.cli.local_home import Home, Shape, check_same, load_home, role_of, save_home
-from filegrid.cli.local_make import make_home
+from filegrid.cli.local_make import check_ports, make_home
 from filegrid.errors import DeadlineExceeded, InvalidRequest, Unavailable
 
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
@@ -76,7 +76,13 @@ class LocalGrid:
         return self.folder / "operator.toml"
 
     def make(self, shape: Shape) -> None:
-        """Make the folder; raises as :func:`filegrid.cli.local_make.make_home` does."""
+        """Make the folder; raises as :func:`filegrid.cli.local_make.make_home` does.
+
+        :raises Unavailable: where a port that was asked for is taken; nothing was made.
+        """
+        shape.check()
+        if shape.base_port is not None:
+            check_ports(range(shape.base_port, shape.base_port + len(shape.nodes())))
         make_home(self.folder, shape)
 
     def check_same(self, given: Mapping[str, object], settings: Mapping[str, str]) -> None:

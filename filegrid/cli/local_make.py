@@ -7,7 +7,7 @@ import random
 import shutil
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +92,25 @@ def free_ports(count: int) -> list[int]:
     if len(found) < count:
         raise Unavailable(f"fewer than {count} ports are free", HOST, advice="give --base-port")
     return found
+
+
+def check_ports(ports: Iterable[int]) -> None:
+    """Find out before a grid is made whether its nodes could listen.
+
+    :raises Unavailable: where one is taken.
+    """
+    for port in ports:
+        with socket.socket() as probe:
+            # As listeners do: connections that ended a moment ago are no obstacle.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError as error:
+                raise Unavailable(
+                    f"cannot listen here: {error.strerror}",
+                    f"{HOST}:{port}",
+                    advice="give another --base-port",
+                ) from None
 
 
 def _ports(shape: Shape) -> dict[str, int]:

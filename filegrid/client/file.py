@@ -83,6 +83,9 @@ class GridReader(io.RawIOBase):
             self._fetch(0)
         return self._peek()
 
+    def write(self, data: Any) -> int:
+        raise io.UnsupportedOperation("not open for writing")
+
     def close(self) -> None:
         self._window = b""
         super().close()
@@ -132,6 +135,9 @@ class GridWriter(io.RawIOBase):
 
     def tell(self) -> int:
         return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        raise io.UnsupportedOperation("not open for reading")
 
     def write(self, data: Any) -> int:
         """Take all of `data`; returns once there is room for more.

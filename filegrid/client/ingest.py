@@ -13,7 +13,14 @@ from filegrid.client.local import LocalSource, local_errors, open_source
 from filegrid.client.payload import BytesPayload, FilePayload
 from filegrid.client.stat import Stat
 from filegrid.client.upload import StreamUpload, Upload
-from filegrid.errors import AlreadyExists, InvalidRequest, IsAFolder, NoSuchPath, NotAFolder
+from filegrid.errors import (
+    TO_REPLACE,
+    AlreadyExists,
+    InvalidRequest,
+    IsAFolder,
+    NoSuchPath,
+    NotAFolder,
+)
 from filegrid.model import join_path, split_path
 from filegrid.runtime import Bytes
 
@@ -146,7 +153,7 @@ class Ingest:
         if found.is_folder:
             raise IsAFolder("this is a folder", self.path)
         if not self.overwrite:
-            raise AlreadyExists("it exists already", self.path)
+            raise AlreadyExists("it exists already", self.path, advice=TO_REPLACE)
 
     async def _from_source(self, source: LocalSource) -> Stat:
         if source.size > LARGE_BYTES:

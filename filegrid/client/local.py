@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from filegrid.disk import pwrite_all
 from filegrid.errors import (
+    TO_REPLACE,
     AlreadyExists,
     DiskFailed,
     GridError,
@@ -234,7 +235,7 @@ class LocalTarget:
         if self._file.is_dir():
             raise IsAFolder("local file: this is a folder", str(self.path))
         if not self._overwrite and os.path.lexists(self._file):
-            raise AlreadyExists("local file: it exists already", str(self.path))
+            raise AlreadyExists("local file: it exists already", str(self.path), advice=TO_REPLACE)
 
 
 def _sync_folder(folder: Path) -> None:

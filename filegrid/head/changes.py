@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from filegrid.errors import (
+    TO_REPLACE,
     AlreadyExists,
     FolderNotEmpty,
     GridError,
@@ -301,7 +302,7 @@ class Changes:
             if old is None or old.version != change.base_version:
                 raise VersionConflict("it was changed meanwhile", path, advice="read it again")
         elif old is not None and not change.replace:
-            raise AlreadyExists("it exists already", path)
+            raise AlreadyExists("it exists already", path, advice=TO_REPLACE)
         if not change.inherited_chunks:
             return b""
         if not change.base_version or old is None:
@@ -350,7 +351,7 @@ class Changes:
         self, source: Stored, target: Stored, path: str, *, replace: bool
     ) -> None:
         if not replace:
-            raise AlreadyExists("it exists already", path)
+            raise AlreadyExists("it exists already", path, advice=TO_REPLACE)
         if target.is_folder and not source.is_folder:
             raise IsAFolder("a file cannot replace a folder", path)
         if source.is_folder and not target.is_folder:

@@ -94,7 +94,7 @@ class Reign:
         install: Callable[[Link, int], Awaitable[int]],
         backups: Backups,
         pool: DataPool,
-        certificate_expires_ms: int,
+        certificate_expires_ms: Callable[[], int],
     ) -> None:
         self.serving = False
         self._runtime = runtime

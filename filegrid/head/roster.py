@@ -66,7 +66,6 @@ class Server:
     link: Link | None = None
     reported: bool = False
     load: wire.Load = field(default_factory=wire.Load)
-    certificate_expires_ms: int = 0
 
     def grow(self, more_bytes: int) -> None:
         """It told of chunks that came, or went: until its next heartbeat that is so much."""
@@ -244,7 +243,6 @@ class Roster:
             boot_count=boot_count,
             link=caller.link,
             load=request.load,
-            certificate_expires_ms=request.certificate_expires_ms,
         )
         if old is not None and old.link is not None:
             old.link.close(DuplicateName("a later run of this server has joined", name))

@@ -94,7 +94,7 @@ class Head:
         ballot: Ballot,
         create: bool,
         on_fatal: Callable[[GridError], None],
-        certificate_expires_ms: int = 0,
+        certificate_expires_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         self._runtime = runtime
         self._settings = settings
@@ -525,7 +525,7 @@ def open_head(
     *,
     create: bool,
     on_fatal: Callable[[GridError], None],
-    certificate_expires_ms: int = 0,
+    certificate_expires_ms: Callable[[], int] = lambda: 0,
 ) -> Head:
     """Open a head's data folder and all that is in it. Blocks.
 

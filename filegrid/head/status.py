@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from filegrid.head.balance import Balance
 from filegrid.head.collector import Collector
@@ -42,7 +42,7 @@ class StatusReport:
         epoch: int,
         min_replicas: int,
         replication: int,
-        certificate_expires_ms: int,
+        certificate_expires_ms: Callable[[], int],
         namespace: View,
         roster: Roster,
         redundancy: Redundancy,
@@ -149,7 +149,7 @@ class StatusReport:
                 cpu_percent=server.load.cpu_percent,
                 network_bytes_per_second=server.load.network_bytes_per_second,
                 disk_bytes_per_second=server.load.disk_bytes_per_second,
-                certificate_expires_ms=server.certificate_expires_ms,
+                certificate_expires_ms=server.load.certificate_expires_ms,
                 scrubbed=server.load.scrubbed,
             )
             for server in sorted(self._roster, key=lambda one: one.name)
@@ -300,8 +300,8 @@ class StatusReport:
             for server in self._roster
             if server.load.trouble
         ]
-        expiries = [(self._name, self._certificate_expires_ms)]
-        expiries += [(one.name, one.certificate_expires_ms) for one in self._roster]
+        expiries = [(self._name, self._certificate_expires_ms())]
+        expiries += [(one.name, one.load.certificate_expires_ms) for one in self._roster]
         expiries += self._jury.certificate_expiries()
         now_ms = self._runtime.wall_seconds() * 1000
         for name, expires_ms in expiries:

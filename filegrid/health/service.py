@@ -80,7 +80,7 @@ class HealthNode:
         chronicle_file: ChronicleFile,
         chronicle: Chronicle,
         on_fatal: Callable[[GridError], None],
-        certificate_expires_ms: int = 0,
+        certificate_expires_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         self._runtime = runtime
         self._settings = settings
@@ -241,7 +241,7 @@ class HealthNode:
             coordinates=self.coordinates,
             verdict=self._chronicle.last_verdict,
             verdict_stands=self._runtime.clock.seconds() < self._verdict_until,
-            certificate_expires_ms=self._certificate_expires_ms,
+            certificate_expires_ms=self._certificate_expires_ms(),
         )
 
     # What it is told and asked.
@@ -312,7 +312,7 @@ def open_health_node(
     identity: Identity,
     *,
     on_fatal: Callable[[GridError], None],
-    certificate_expires_ms: int = 0,
+    certificate_expires_ms: Callable[[], int] = lambda: 0,
 ) -> HealthNode:
     """Open a health node's data folder and what is in it. Blocks.
 

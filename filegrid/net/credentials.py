@@ -79,13 +79,24 @@ class Credentials:
 
         :param now: the runtime clock's seconds.
         """
+        self._renew(now)
+        return self._loaded.context
+
+    def expires_ms(self, now: float) -> int:
+        """When our certificate ends, in milliseconds since 1970; renewed files are taken up.
+
+        :param now: the runtime clock's seconds.
+        """
+        self._renew(now)
+        return round(self.expires_at.timestamp() * 1000)
+
+    def _renew(self, now: float) -> None:
         if now >= self._look_at:
             self._look_at = now + LOOK_SECONDS
             stamps = self._look()
             if stamps != self._stamps:
                 self._stamps = stamps
                 self._reload()
-        return self._loaded.context
 
     def _reload(self) -> None:
         try:

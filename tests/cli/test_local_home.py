@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from filegrid.cli.local_grid import LocalGrid
 from filegrid.cli.local_home import Home, Shape, check_same, load_home, save_home
 from filegrid.cli.local_make import free_ports, make_home
 from filegrid.config import load, load_client
-from filegrid.errors import AlreadyExists, InvalidRequest, NoSuchPath, UnsupportedVersion
+from filegrid.errors import (
+    AlreadyExists,
+    InvalidRequest,
+    NoSuchPath,
+    Unavailable,
+    UnsupportedVersion,
+)
 from filegrid.model import Role
 from filegrid.net.credentials import Credentials
 
@@ -122,6 +130,17 @@ class MakeTests(HomeTest):
         ports = free_ports(20)
         self.assertEqual(len(set(ports)), 20)
         self.assertTrue(all(1024 < port < 32768 for port in ports))
+
+    def test_taken_port(self) -> None:
+        """A port that is taken is found before anything is made, so that another can be given."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            shape = Shape(heads=1, health=0, chunk_servers=1, base_port=port - 1)
+            error = self.assertRaises(Unavailable, LocalGrid(self.folder).make, shape)
+        self.assertIn("--base-port", str(error))
+        self.assertFalse(self.folder.exists())
 
 
 class SameTests(HomeTest):

@@ -68,6 +68,13 @@ class Reading(BlockingCase):
         with io.BufferedReader(self.blocking.open("/f")) as buffered:
             self.assertEqual(buffered.read(), self.data)
 
+    def test_one_way(self) -> None:
+        """What a file was not opened for is refused as Python's own files do."""
+        with self.blocking.open("/f") as reader, self.assertRaises(io.UnsupportedOperation):
+            reader.write(b"x")
+        with self.blocking.open("/g", "wb") as writer, self.assertRaises(io.UnsupportedOperation):
+            writer.read(1)
+
     def test_closed(self) -> None:
         """A closed file is closed, however often that is said."""
         file = self.blocking.open("/f")

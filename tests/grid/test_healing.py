@@ -55,6 +55,16 @@ class Maintenance(HealingCase):
         self.assertEqual(self.all_copies(), before)
         self.check(10)
 
+    def test_certificates(self) -> None:
+        """A warning comes 30 days ahead, and goes with the renewal: no server starts anew."""
+        server = self.grid.machine("chunk-1")
+        for days, expected in ((20.5, True), (365, False)):
+            expires = 1_700_000_000 + self.grid.clock.seconds() + days * 86_400
+            self.patch(server.node, "_certificate_expires_ms", lambda at=expires: int(at * 1000))
+            self.grid.advance(3)
+            warnings = " ".join(self.status().warnings)
+            self.assertEqual("certificate of chunk-1 expires in 20 days" in warnings, expected)
+
     def test_long_stop(self) -> None:
         """One that stays away for longer than it may is repaired like any other."""
         self.fill(10)

@@ -107,6 +107,12 @@ class ReloadTests(SynchronousTestCase):
         self.assertIsNot(self.credentials.context(1.0), self.first)
         self.assertLess(self.credentials.expires_at, before)
 
+    def test_renewed_while_idle(self) -> None:
+        """Asking how long the certificate is good takes up a renewed one, as connecting does."""
+        before = self.credentials.expires_ms(1.0)
+        self.authority.renew(self.file, days=30)
+        self.assertLess(self.credentials.expires_ms(2.0), before)
+
     def test_broken(self) -> None:
         """While the new file cannot be used the old one stays, and the log says why, once."""
         whole = self.file.read_bytes()

@@ -60,7 +60,6 @@ class Join(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
-    CERTIFICATE_EXPIRES_MS_FIELD_NUMBER: _builtins.int
     rack: _builtins.str
     address: _builtins.str
     """where it serves the data plane"""
@@ -68,7 +67,6 @@ class Join(_message.Message):
     """made with its data folder"""
     run: _builtins.int
     """made at every start"""
-    certificate_expires_ms: _builtins.int
     @_builtins.property
     def load(self) -> Global___Load: ...
     def __init__(
@@ -79,11 +77,10 @@ class Join(_message.Message):
         incarnation: _builtins.bytes = ...,
         run: _builtins.int = ...,
         load: Global___Load | None = ...,
-        certificate_expires_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "certificate_expires_ms", b"certificate_expires_ms", "incarnation", b"incarnation", "load", b"load", "rack", b"rack", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "incarnation", b"incarnation", "load", b"load", "rack", b"rack", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -213,6 +210,7 @@ class Load(_message.Message):
     WRITERS_FIELD_NUMBER: _builtins.int
     SCRUBBED_FIELD_NUMBER: _builtins.int
     DISKS_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_EXPIRES_MS_FIELD_NUMBER: _builtins.int
     capacity_bytes: _builtins.int
     free_bytes: _builtins.int
     chunks: _builtins.int
@@ -227,6 +225,7 @@ class Load(_message.Message):
     """in all its chunks"""
     writers: _builtins.int
     """chunks that are being written and not sealed yet"""
+    certificate_expires_ms: _builtins.int
     @_builtins.property
     def scrubbed(self) -> _head_pb2.Scrubbed: ...
     @_builtins.property
@@ -247,10 +246,11 @@ class Load(_message.Message):
         writers: _builtins.int = ...,
         scrubbed: _head_pb2.Scrubbed | None = ...,
         disks: _abc.Iterable[_head_pb2.DiskStatus] | None = ...,
+        certificate_expires_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scrubbed", b"scrubbed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "disks", b"disks", "free_bytes", b"free_bytes", "held_bytes", b"held_bytes", "network_bytes_per_second", b"network_bytes_per_second", "scrubbed", b"scrubbed", "transfers", b"transfers", "trouble", b"trouble", "writable", b"writable", "writers", b"writers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "certificate_expires_ms", b"certificate_expires_ms", "chunks", b"chunks", "cpu_percent", b"cpu_percent", "disk_bytes_per_second", b"disk_bytes_per_second", "disks", b"disks", "free_bytes", b"free_bytes", "held_bytes", b"held_bytes", "network_bytes_per_second", b"network_bytes_per_second", "scrubbed", b"scrubbed", "transfers", b"transfers", "trouble", b"trouble", "writable", b"writable", "writers", b"writers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
