@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
+from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 
 from filegrid.chunk import parcel
@@ -27,9 +28,9 @@ from filegrid.net.tasks import gather, shielded
 from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.runtime import Runtime
 
-COPIES_AT_ONCE = 2
-"""Of one order, groups of small ones or single ones: while one waits for its fsync and is read
-back, another comes."""
+COPIES_AT_ONCE = 4
+"""Of all orders together, groups of small ones or single ones: while one waits for its fsync and is
+read back, another comes. A group is held in memory, twice while it is put together."""
 
 SILENCE_SECONDS = 8.0
 """A source that sends nothing for so long is left for the next one."""
@@ -57,29 +58,28 @@ class Copying:
         self._meter = meter
         self._scrub = scrub
         self._pace = pace
+        self._turns = DeferredSemaphore(COPIES_AT_ONCE)
 
     async def copy(self, copies: Iterable[wire.ChunkCopy]) -> wire.Copied:
         """Fetch each chunk from the first of its sources that has it whole, and store it."""
         answer = wire.Copied()
-        waiting = [*_groups(copies, self._store.small_bytes)]
-        waiting.reverse()
-
-        async def work() -> None:
-            while waiting:
-                await self._pace.ready()
-                if not waiting:
-                    break
-                group = waiting.pop()
-                if len(group) > 1:
-                    await self._copy_together(group, answer)
-                for copy in group:
-                    if self._inventory.get(copy.chunk.id) is None:
-                        await self._copy_alone(copy, answer)
-                    else:
-                        answer.copied.append(copy.chunk.id)
-
-        await gather(work() for _ in range(min(COPIES_AT_ONCE, len(waiting))))
+        groups = _groups(copies, self._store.small_bytes)
+        await gather(self._copy_group(group, answer) for group in groups)
         return answer
+
+    async def _copy_group(self, group: Sequence[wire.ChunkCopy], answer: wire.Copied) -> None:
+        await self._turns.acquire()
+        try:
+            await self._pace.ready()
+            if len(group) > 1:
+                await self._copy_together(group, answer)
+            for copy in group:
+                if self._inventory.get(copy.chunk.id) is None:
+                    await self._copy_alone(copy, answer)
+                else:
+                    answer.copied.append(copy.chunk.id)
+        finally:
+            self._turns.release()
 
     async def _copy_together(self, group: Sequence[wire.ChunkCopy], answer: wire.Copied) -> None:
         wanted = {
