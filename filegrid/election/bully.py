@@ -296,6 +296,8 @@ class Bully(Voter):
         if self.state is FOLLOWING and self.leader == self._sender:
             self.leader = None
             if message.target == self.me:
+                # It may have left the way to that leader a moment ago: now the way is its own.
+                self._rests_until = self._now
                 if self._now >= self._stands_at():
                     self._stand(insists=True)
             elif message.target is not None:

@@ -144,6 +144,19 @@ class Roster:
     def state(self, name: str) -> State:
         return self._liveness.state(name)
 
+    def learn_heads(self, addresses: list[str]) -> None:
+        """These heads were added since the grid was configured: servers are told as they join.
+
+        Those that are linked hear of them from the leader. A server that cannot reach that one, or
+        does not know it yet, has only us: where we do not lead, all are to join anew.
+        """
+        if addresses == self.heads:
+            return
+        self.heads = addresses
+        for server in self:
+            if self._reign is None and server.link is not None:
+                server.link.close()
+
     def is_gone(self, name: str) -> bool:
         """Whether it was drained and then switched off: nothing of it is expected back."""
         drained = self._registry.standing(name) is Standing.DRAINED

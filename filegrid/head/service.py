@@ -494,7 +494,7 @@ class Head:
     def _look_for_heads(self) -> None:
         """Dial heads that were added, and tell those who dial us of them."""
         added = [one.address for one in self._namespace.heads() if one.wanted and one.address]
-        self._roster.heads = added
+        self._roster.learn_heads(added)
         own = self._settings.address
         self._council.learn(one for text in added if (one := Address.parse(text)) != own)
 

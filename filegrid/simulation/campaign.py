@@ -99,7 +99,7 @@ class Campaign:
         self.users: list[User] = []
         self.operators = Operators(self)
         self.misfortune = Misfortune(self)
-        self._capacity_bytes = rng.choice((LARGE_BYTES, SMALL_BYTES))
+        self._capacity_bytes = self.rng("disks").choice((LARGE_BYTES, SMALL_BYTES))
         self._latency_seconds = rng.choice((LATENCY_SECONDS, LATENCY_SECONDS, 0.002, 0.01))
         self._work_seconds = rng.choice((0.0001, 0.0001, 0.001, 0.005))
         self._strikes = draw_strikes(scenario, seed)
@@ -266,7 +266,8 @@ class Campaign:
         return [one.node for one in self.grid.heads if isinstance(one.node, Head)]
 
     def all_heads_vote(self) -> bool:
-        """Whether all run, lead or follow, and have a vote as who they are now."""
+        """Whether all run, lead or follow, and have a vote, which is committed, as who they are
+        now."""
         leader = self.grid.leader()
         if leader is None or not isinstance(leader.node, Head):
             return False
@@ -276,4 +277,6 @@ class Campaign:
             for one in self.grid.heads
             if isinstance(one.node, Head)
         }
-        return len(here) == len(self.grid.heads) and voters == here
+        log = leader.node._log
+        is_committed = log.configuration_index <= log.commit_index
+        return is_committed and len(here) == len(self.grid.heads) and voters == here

@@ -90,7 +90,9 @@ class Operators:
         return self._ask(f"hand over to {machine.name}", self.client.hand_over(machine.name))
 
     def _add_head(self, strike: Strike) -> bool:
-        if self._added_heads >= MOST_ADDED or self._grows(self._grid.heads):
+        if self._added_heads >= MOST_ADDED or not self._campaign.all_heads_vote():
+            return False  # one more would need a majority with those that lost their disks
+        if self._grows(self._grid.heads):
             return False
         self._added_heads += 1
         machine = self._grid.add_head()

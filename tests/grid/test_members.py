@@ -146,6 +146,19 @@ class Members(HeadsCase):
         self.add(old)  # and back
         self.until_voters(1, 2, 3)
 
+    def test_leader_is_new_to_a_chunk_server(self) -> None:
+        """A chunk server that never heard the leader who added a head finds that head all the same,
+        through those that it can hear."""
+        machine, old = self.new_head(), self.leader()
+        self.grid.network.cut("chunk-1", old.name)
+        self.add(machine)
+        self.until_voters(1, 2, 3, 4)
+        self.run_(self.operator.hand_over(machine.name))
+        self.until(lambda: self.grid.leader() is machine, CHANGE_SECONDS)
+        self.grid.advance(10)
+        states = {one.name: one.state for one in self.status().chunk_servers}
+        self.assertEqual(states["chunk-1"], "live")
+
     def test_dead_one_removed(self) -> None:
         """One that is dead for good can be removed; then the rest may lose one no more."""
         dead = self.standbys()[0]
