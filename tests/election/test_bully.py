@@ -439,6 +439,13 @@ class FollowingTests(MemberTestCase):
         self.hear(A, Answer(6), 21.1)
         self.hear(C, PreVote(6), 21.1, Store(Ballot(6, B)))
 
+    def test_handed_over_to_after_a_vote(self) -> None:
+        """The target stands at once also where it just left the way to that very leader."""
+        self.follow(20.0)
+        self.bully._rests_until = 99.0
+        election = Election(6, LOG, 0)
+        self.hear(C, Release(5, B), 21.0, Send(A, election), Send(C, election))
+
     def test_gives_way(self) -> None:
         """The others give the target time; a release of something else changes nothing."""
         self.follow(20.0)

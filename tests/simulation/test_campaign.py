@@ -92,5 +92,24 @@ def _seeds(first: int) -> Callable[[Seeds], None]:
     return test
 
 
+class Found(SynchronousTestCase):
+    """Longer runs that broke a promise once; what has changed since may have changed them too."""
+
+    scenario = Scenario(seconds=15.0, seconds_per_strike=2.0)
+
+    def run_seed(self, seed: int) -> None:
+        result = Campaign(self.scenario, seed).run()
+        self.assertTrue(result.ok, "\n".join([*result.told, result.promise, result.detail]))
+
+    def test_leader_removed_as_it_was_elected(self) -> None:
+        """It handed over to one that still left it the way, and led again, without end."""
+        self.run_seed(20083)
+        self.run_seed(30445)
+
+    def test_leader_that_chunk_servers_do_not_know(self) -> None:
+        """Chunk servers that restarted did not find a leader that was added after them."""
+        self.run_seed(20208)
+
+
 for _first in range(1, SEEDS + 1, SEEDS_PER_TEST):
     setattr(Seeds, f"test_{_first:04}", _seeds(_first))
