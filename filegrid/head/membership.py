@@ -19,6 +19,10 @@ Why two configurations never both decide:
 A new head counts only once it has caught up; until then it is told all and asked nothing, or its
 empty log would stand in the way of every commit. A head that is to go is left in where the others
 that can be reached could not decide without it. And a leader that is to go first lets another lead.
+
+A new head gets its vote only while all that vote can be reached. Until it has heard of it, it gives
+none: were the leader lost just then, beside one that is dead already, the others could not elect
+any more, although with it they are a majority. So one that is dead is removed before another comes.
 """
 
 from __future__ import annotations
@@ -65,9 +69,10 @@ def next_voters(
         before = next((one for one in voters if one.name == member.name), None)
         if before is not None and before != member:  # its disk was wiped (S2)
             return voters - {before}
-    for member in sorted(present):
-        if member not in voters and member.name not in removed and ready(member):
-            return voters | {member}
+    if voters <= here:
+        for member in sorted(present):
+            if member not in voters and member.name not in removed and ready(member):
+                return voters | {member}
     for voter in sorted(voters - {me}):
         left = Membership(voters - {voter})
         if voter.name in removed and left.has_majority(here):

@@ -131,8 +131,15 @@ class StatusReport:
             elif name in linked:
                 yield f"{name} was removed and still runs: stop it"
         for one in self._namespace.heads():
-            if one.wanted and one.name not in voters | linked:
+            if not one.wanted or one.name in voters:
+                continue
+            if one.name not in linked:
                 yield f"{one.name} was added and cannot be reached at {one.address}"
+            elif away := sorted(voters - linked - {self._name}):
+                yield (
+                    f"{one.name} was added and gets no vote before {', '.join(away)} can be"
+                    " reached, or is removed"
+                )
 
     def _servers(self) -> list[wire.ServerStatus]:
         return [

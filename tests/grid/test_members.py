@@ -160,11 +160,16 @@ class Members(HeadsCase):
         self.assertEqual(states["chunk-1"], "live")
 
     def test_dead_one_removed(self) -> None:
-        """One that is dead for good can be removed; then the rest may lose one no more."""
+        """One that is dead for good is removed first; then another takes its place."""
         dead = self.standbys()[0]
         dead.kill()
+        self.add(self.new_head())
+        self.grid.advance(5)
+        self.assertEqual(len(self.voters()), 3)
+        self.assertIn(f"no vote before {dead.name} can be", " ".join(self.status().warnings))
         self.remove(dead)
-        self.until(lambda: len(self.voters()) == 2, CHANGE_SECONDS)
+        self.until(lambda: "head-4" in self.voters(), CHANGE_SECONDS)
+        self.assertEqual(len(self.voters()), 3)
         self.work()
         self.check_work()
 

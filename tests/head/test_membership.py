@@ -45,6 +45,12 @@ class Steps(SynchronousTestCase):
         self.assertIsNone(self.step(B, C, D, ready=()))
         self.assertEqual(self.step(B, C, D), {A, B, C, D})
 
+    def test_not_beside_a_dead_one(self) -> None:
+        """None is added while one that votes is away: that one comes back or is removed first."""
+        self.assertIsNone(self.step(B, D))
+        self.assertEqual(self.step(B, D, removed="c"), {A, B})
+        self.assertEqual(self.step(B, D, voters=(A, B), removed="c"), {A, B, D})
+
     def test_removed(self) -> None:
         """One that is removed loses its vote, also where it is dead; it does not get it back."""
         self.assertEqual(self.step(B, C, removed="c"), {A, B})
