@@ -92,7 +92,7 @@ class Bully(Voter):
             random=random,
             now=now,
         )
-        self._heard_epoch = 0  # of a voter that could not follow
+        self._heard_epoch = 0  # of a member that could not follow
         self._round = Round(me, 0, now)
         self._hold = Hold(timing, now)
 
@@ -154,7 +154,11 @@ class Bully(Voter):
             self._send(self._sender, Stale(self.epoch))
         is_below = Rank(message.log, message.priority, self._sender.name) < self._rank()
         wait_seconds = self._stands_at() - self._now
-        is_able = not self._ballots.storing and wait_seconds <= self._timing.spread_seconds
+        is_able = (
+            self.state is not PASSIVE
+            and not self._ballots.storing
+            and wait_seconds <= self._timing.spread_seconds
+        )
         backs = self._would_vote(message.epoch, message.log)
         if is_below and is_able:
             self._send(self._sender, Answer(message.epoch, backs))
@@ -256,11 +260,11 @@ class Bully(Voter):
             self._renew(Renewal)
 
     def _overtaken(self, message: Stale) -> None:
-        """A leader that a voter can follow no more stands again, above that voter's epoch."""
-        if self._sender in self._membership.voters:
+        """A leader that a member can follow no more stands again, above that member's epoch."""
+        if self._sender in self._membership.besides(self.me):
             self._heard_epoch = max(self._heard_epoch, message.epoch)
             if self.state is LEADING and message.epoch > self.epoch:
-                self._step_down("a voter is in a later epoch")
+                self._step_down("a member is in a later epoch")
 
     def _release(self, reason: str, target: Member | None = None) -> None:
         """Step down so that others need not wait for the lease to run out (S6)."""

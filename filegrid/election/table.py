@@ -36,7 +36,7 @@ from filegrid.election.messages import (
 
 
 class State(Enum):
-    PASSIVE = "no vote here, or not in this incarnation (S2)"
+    PASSIVE = "knows of no vote of its own, and does not stand"
     FOLLOWING = "under a leader, or waiting for one"
     STANDING = "asks who is above, and who would vote"
     DEFERRING = "one above has answered, and is waited for once"
@@ -59,15 +59,15 @@ _FREE = (FOLLOWING, *_SEEKING)
 _ROWS: Sequence[tuple[type[Input], Sequence[State], str | None, tuple[State, ...]]] = (
     # input, in these states, action, may lead to (besides where it is)
     (Election, (FOLLOWING,), "consider", (STANDING,)),
-    (Election, _SEEKING, "consider", ()),
-    (Election, (PASSIVE, LEADING), None, ()),
+    (Election, (PASSIVE, *_SEEKING), "consider", ()),
+    (Election, (LEADING,), None, ()),
     (Answer, (STANDING,), "defer", (DEFERRING, CANDIDATE)),
     (Answer, (PASSIVE, FOLLOWING, DEFERRING, CANDIDATE, LEADING), None, ()),
     (PreVote, (STANDING,), "back", (CANDIDATE,)),
     (PreVote, (PASSIVE, FOLLOWING, DEFERRING, CANDIDATE, LEADING), None, ()),
-    (VoteRequest, (FOLLOWING,), "vote", ()),
+    (VoteRequest, (PASSIVE, FOLLOWING), "vote", ()),
     (VoteRequest, _SEEKING, "vote", (FOLLOWING,)),
-    (VoteRequest, (PASSIVE, LEADING), None, ()),
+    (VoteRequest, (LEADING,), None, ()),
     (Vote, (CANDIDATE,), "count", (LEADING,)),
     (Vote, (PASSIVE, FOLLOWING, STANDING, DEFERRING, LEADING), None, ()),
     (Coordinator, (FOLLOWING,), "follow", ()),

@@ -139,13 +139,17 @@ class Voter:
         )
 
     def _vote(self, message: VoteRequest) -> None:
+        """A candidate asks whom its own log names, in this incarnation, as a voter (S2). That says
+        more than one's own log, which may end before it: so whoever is asked votes, if need be
+        without having heard of its vote (Ongaro 2014, 4.1)."""
         if self._ballots.is_for(self._sender, message.epoch):
             self._send(self._sender, Vote(message.epoch))
         elif message.epoch <= self.epoch:
             self._send(self._sender, Stale(self.epoch))
         elif self._would_vote(message.epoch, message.log):
             self._abstention.released(self._sender, message.epoch - 1)
-            self._become(FOLLOWING)
+            if self.state is not PASSIVE:
+                self._become(FOLLOWING)
             self.leader = None
             self._rest(self._timing.patience_seconds)
             vote = Send(self._sender, Vote(message.epoch))
@@ -189,7 +193,9 @@ class Voter:
 
     def _learn(self, message: Coordinator | Renewal) -> None:
         """One without a vote follows too, and grants nothing (S2)."""
-        if message.epoch >= max(self.epoch, self._reign.epoch):
+        if message.epoch < self.epoch:
+            self._send(self._sender, Stale(self.epoch))
+        elif message.epoch >= self._reign.epoch:
             self._out += self._note(message)
 
     def _step_down(self, reason: str) -> None:

@@ -20,9 +20,9 @@ A new head counts only once it has caught up; until then it is told all and aske
 empty log would stand in the way of every commit. A head that is to go is left in where the others
 that can be reached could not decide without it. And a leader that is to go first lets another lead.
 
-A new head gets its vote only while all that vote can be reached. Until it has heard of it, it gives
-none: were the leader lost just then, beside one that is dead already, the others could not elect
-any more, although with it they are a majority. So one that is dead is removed before another comes.
+A new head gets its vote only while all that vote can be reached. Beside one of three that is dead
+it would make four, of which all three that live must agree: more can go wrong than before it came.
+So one that is dead is removed before another comes.
 """
 
 from __future__ import annotations

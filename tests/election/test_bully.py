@@ -286,20 +286,32 @@ class VotingTests(MemberTestCase):
         self.hear(A, VoteRequest(6, LOG), 30.0, Store(Ballot(6, A)))
 
     def test_without_a_vote(self) -> None:
-        """A member in another incarnation than the configured one neither votes nor stands (S2)."""
+        """One in another incarnation than the configured one neither stands nor grants (S2)."""
         self.make(Membership(frozenset((A, WIPED_B, C))))
         self.assert_state(State.PASSIVE, wake_at=math.inf)
-        self.hear(A, Election(5, LOG, 0), 20.0)
-        self.hear(A, VoteRequest(5, LOG), 20.0)
         self.hear(C, Coordinator(5, 1, 0), 20.0, Follow(C, 5))
         self.hear(C, Renewal(5, 2, 0), 20.0)
-        self.hear(A, Renewal(3, 2, 0), 20.0)
+        self.hear(A, Renewal(3, 2, 0), 20.0, Send(A, Stale(4)))
         self.assertTrue(self.bully.obeys(C, 5))
         self.expect(Configure(THREE), 21.0)
         self.assertFalse(self.bully.obeys(C, 5))
         self.hear(C, Renewal(5, 3, 0), 22.0, Store(Ballot(5)))
         self.expect(Stored(Ballot(5)), 22.0, Follow(C, 5), Send(C, LeaseGrant(5, 3)))
         self.assertTrue(self.bully.obeys(C, 5))
+
+    def test_named_by_others(self) -> None:
+        """One that has not heard yet that it has a vote gives it: whoever asks has heard (S2)."""
+        self.make(Membership(frozenset((A, WIPED_B, C))))
+        lower = LogPosition(4, 9)
+        self.hear(A, Election(6, lower, 0), 20.0)
+        self.hear(A, VoteRequest(6, lower), 20.0)
+        self.hear(A, Election(6, LOG, 0), 20.0, Send(A, PreVote(6)))
+        self.hear(A, VoteRequest(6, LOG), 20.0, Store(Ballot(6, A)))
+        self.expect(Stored(Ballot(6, A)), 20.0, Send(A, Vote(6)))
+        self.hear(C, VoteRequest(6, LOG), 20.0, Send(C, Stale(6)))
+        self.hear(C, Renewal(5, 2, 0), 20.1, Send(C, Stale(6)))
+        self.hear(A, Coordinator(6, 1, 0), 20.1, Follow(A, 6))
+        self.assert_state(State.PASSIVE, wake_at=math.inf)
 
 
 class LeadingTests(MemberTestCase):
@@ -357,7 +369,7 @@ class LeadingTests(MemberTestCase):
         self.lead()
         self.hear(D, Stale(8), 12.0)
         self.hear(C, Stale(5), 12.0)
-        self.hear(C, Stale(8), 12.0, StepDown(5, "a voter is in a later epoch"))
+        self.hear(C, Stale(8), 12.0, StepDown(5, "a member is in a later epoch"))
         self.stand(12.0, epoch=9)
 
     def test_found_unfit(self) -> None:

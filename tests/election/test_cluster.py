@@ -9,8 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from filegrid.election.bully import Bully
 from filegrid.election.events import Claim, Suspect
 from filegrid.election.messages import Rank
+from filegrid.election.table import State
 from tests.election import mutants
-from tests.election.cluster import CALM, LEASE_SECONDS, Cluster, Node
+from tests.election.cluster import CALM, LEASE_SECONDS, Cluster, Node, newest_membership
 from tests.election.promises import Broken
 from tests.election.storm import ELECTED_WITHIN_SECONDS, endure
 
@@ -173,6 +174,27 @@ class CalmTests(SynchronousTestCase):
         self.assertTrue(cluster.run(1.0, lambda: cluster.serving() is None))
         self.assertTrue(cluster.run(LEASE_SECONDS / 3, lambda: bool(cluster.serving())))
         self.assertIs(cluster.serving(), preferred)
+
+    def test_lost_before_all_have_heard(self) -> None:
+        """A member gives the vote that it got just before the leader was lost for good."""
+        cluster, leader = self.cluster()
+        wiped, other = self.others(cluster, leader)
+        wiped.wipe()
+        wiped.start()
+
+        def has_vote() -> bool:
+            return wiped.member in newest_membership(leader.log).voters
+
+        self.assertTrue(cluster.run(8 * LEASE_SECONDS, lambda: has_vote()))
+        self.cut(cluster, leader, hears=True)
+        cluster.cut.discard((leader.member.name, other.member.name))
+        self.assertTrue(
+            cluster.run(1.0, lambda: newest_membership(other.log) == newest_membership(leader.log))
+        )
+        leader.crash()
+        self.assertIs(wiped.bully.state, State.PASSIVE)
+        self.assertTrue(cluster.run(ELECTED_WITHIN_SECONDS, lambda: bool(cluster.serving())))
+        self.assertIs(cluster.serving(), other)
 
     def test_handover_fails(self) -> None:
         """Where the target of a handover is gone the others elect one of themselves again."""
