@@ -78,7 +78,8 @@ class Operators:
             await self.client.add_head(machine.name, str(machine.settings.address))
         here = {machine.name for machine in self._grid.chunk_servers}
         for server in (await self.client.status())["chunk_servers"]:
-            if server["name"] in here and server["state"] in ("draining", "drained"):
+            # One that is not back yet may be to leave as well; of those status tells that first.
+            if server["name"] in here and server["state"] != "live":
                 await self.client.drain(server["name"], undo=True)
 
     # Heads.

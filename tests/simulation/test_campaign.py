@@ -110,6 +110,10 @@ class Found(SynchronousTestCase):
         """Chunk servers that restarted did not find a leader that was added after them."""
         self.run_seed(20208)
 
+    def test_vote_not_heard_of(self) -> None:
+        """A head that had not heard that it has a vote gave none, and it was needed."""
+        self.run_seed(30527)
+
 
 for _first in range(1, SEEDS + 1, SEEDS_PER_TEST):
     setattr(Seeds, f"test_{_first:04}", _seeds(_first))
