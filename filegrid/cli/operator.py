@@ -38,7 +38,8 @@ def drain(targets: list[str], dry_run: bool, wait: bool, as_json: bool) -> None:
 
     It begins at once and goes on by itself, whatever head leads, until 'filegrid undrain'. A server
     gets no new chunks then, and what it holds is made elsewhere; it is "drained" once nothing needs
-    it any more. A rack (rack:dc1/r2) means the servers that are in it now.
+    it any more. A dead one that never comes back is written off so. A rack (rack:dc1/r2) means the
+    servers that are in it now.
     """
     with open_grid() as grid:
         found = grid.drain(*targets, dry_run=dry_run)

@@ -3,7 +3,8 @@
 That a server is to leave is logged, and so outlives leaders. From then on it gets no new chunks,
 and its replicas do not count any more as those that stay: what has too few without it is copied as
 in any repair, and the server is one of those that can be read from. It is drained, which is logged
-too, once nothing is there that is not elsewhere as often as its file wants.
+too, once nothing is there that is not elsewhere as often as its file wants. A dead server can be
+drained as well: that says that it is not expected back, once nothing is missing that it may have.
 """
 
 from __future__ import annotations
@@ -110,24 +111,24 @@ class Drain:
     def turn(self) -> None:
         """Log what has become true of servers that are leaving."""
         now = self._runtime.clock.seconds()
-        live = [
+        leaving = [
             name
             for name in sorted(self._registry.leaving)
-            if self._roster.state(name) is State.LIVE
+            if self._roster.state(name) is not State.SUSPECT
         ]
-        needed = {name: self._is_needed(name) for name in live}
+        needed = {name: self._is_needed(name) for name in leaving}
         # While files are written there is often something that was not looked at yet. That says
         # nothing: what came to a server meanwhile is there at the next look.
         self._empty_since = {
             name: self._empty_since.get(name, now)
-            for name in live
+            for name in leaving
             if needed[name] is False or (needed[name] is None and name in self._empty_since)
         }
         if len(self._changes):
             return
-        for name in live:
+        for name in leaving:
             drained = self._registry.standing(name) is Standing.DRAINED
-            if drained and needed[name]:
+            if drained and needed[name] and self._roster.state(name) is State.LIVE:
                 self._changes.begin(self._note(name, Standing.DRAINING))
             is_quiet = now - self._empty_since.get(name, now) >= QUIET_SECONDS
             if not drained and needed[name] is False and is_quiet:
@@ -142,11 +143,17 @@ class Drain:
 
     def _is_needed(self, name: str) -> bool | None:
         """Whether anything would be lost, or have fewer replicas than wanted, if it were switched
-        off; None where not all has been looked at just now."""
-        if not (self._roster.complete and self._redundancy.settled and self._roster[name].reported):
+        off, or if it never came back; None where not all has been looked at just now."""
+        server = self._roster[name]
+        if not (self._roster.complete and self._redundancy.settled):
+            return None
+        if self._roster.state(name) is State.DEAD:
+            # This head may never have heard what a dead server holds: all that is missing may be.
+            return bool(self._redundancy.deficits) or self._uploads(name, most=1) > 0
+        if not server.reported:
             return None
         return (
-            self._roster[name].load.writers > 0
+            server.load.writers > 0
             or any(name in need.leaving for need in self._needs())
             or self._uploads(name, most=1) > 0
         )
@@ -212,9 +219,11 @@ class Drain:
     def _blockers(self, name: str, gone: set[str], found: Left) -> list[str]:
         """What keeps it from ever being drained, as things are; what takes only time is none."""
         blockers = []
-        state = self._roster.state(name)
-        if state is not State.LIVE:
-            blockers.append(f"it is {state.value}: nothing can be read from it")
+        state, missing = self._roster.state(name), len(self._redundancy.deficits)
+        if state is State.SUSPECT:
+            blockers.append("it is suspect: nothing can be read from it")
+        elif state is State.DEAD and missing:
+            blockers.append(f"it is dead, and {missing} chunks lack replicas that it may have")
         staying = [one for one in self._roster.candidates() if one.name not in gone]
         if found.chunks and len(staying) < found.wanting:
             blockers.append(

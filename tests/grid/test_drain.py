@@ -184,6 +184,47 @@ class Absent(DrainCase):
         self.drain("chunk-2")
         self.until("chunk-2", "drained")
 
+    def test_never_comes_back(self) -> None:
+        """A dead server can be written off once all that it held is elsewhere; should it come back
+        after all, it can stay."""
+        self.fill()
+        (removed,) = self.manifest("/f0").chunks
+        self.grid.machine("chunk-1").kill()
+        self.grid.advance(6)
+        self.drain("chunk-1")
+        self.assertEqual(self.state("chunk-1"), "dead")
+        self.until_healthy(30)
+        self.until("chunk-1", "drained")
+        self.run_(self.client.remove("/f0", now=True))
+        self.grid.advance(30)
+        leader = self.grid.leader()
+        assert leader is not None and isinstance(leader.node, Head)
+        self.assertIsNone(leader.node._namespace.chunk(removed.chunk.id))
+        self.grid.wait(self.grid.machine("chunk-1").start())
+        self.grid.advance(30)
+        self.assertEqual(self.state("chunk-1"), "drained")
+        self.drain("chunk-1", undo=True)
+        self.until("chunk-1", "live")
+        self.assertNotIn(removed.chunk.id.hex(), self.stored_chunks(self.grid.machine("chunk-1")))
+
+    def test_may_have_what_is_missing(self) -> None:
+        """A dead server is not written off while a chunk is missing: it may have it."""
+        self.fill(3)
+        holders = self.holders("/f0")
+        for name in holders:
+            self.grid.machine(name).kill()
+        self.grid.advance(60)
+        self.drain(*holders)
+        self.grid.advance(30)
+        self.assertEqual([self.state(name) for name in holders], ["dead"] * 3)
+        (found, *_) = self.drain(holders[0], dry_run=True)
+        self.assertIn("lack replicas that it may have", found["blockers"][0])
+        self.grid.wait(self.grid.machine(holders[0]).start())
+        self.drain(holders[0], undo=True)
+        self.until_healthy(30)
+        self.until(holders[1], "drained")
+        self.until(holders[2], "drained")
+
 
 class Failover(DrainCase):
     heads = 3
