@@ -6,7 +6,18 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from filegrid.client.session import Session
+from filegrid.config import CRITICAL_FACTOR
 from filegrid.protocol.wire import head_pb2 as wire
+
+_COUNTS = (
+    "chunks",
+    "unreadable_chunks",
+    "single_chunks",
+    "short_chunks",
+    "copy_bytes",
+    "critical_bytes",
+)
+"""Each page has its own; of the rest the last page says how it is."""
 
 
 async def forecast(session: Session, targets: Sequence[str]) -> dict[str, Any]:
@@ -30,8 +41,7 @@ async def _pages(session: Session, targets: Sequence[str]) -> AsyncIterator[wire
 
 
 def _add(page: wire.Forecast, whole: wire.Forecast, files: dict[bytes, wire.AffectedFile]) -> None:
-    counts = ("chunks", "unreadable_chunks", "single_chunks", "short_chunks", "copy_bytes")
-    sums = {name: getattr(whole, name) + getattr(page, name) for name in counts}
+    sums = {name: getattr(whole, name) + getattr(page, name) for name in _COUNTS}
     sums["most_wanted"] = max(whole.most_wanted, page.most_wanted)
     incomplete = whole.locations_incomplete or page.locations_incomplete
     for more in page.files:
@@ -76,4 +86,5 @@ def _repair_seconds(whole: wire.Forecast) -> float | None:
         return 0.0
     if not whole.bytes_per_second:
         return None
-    return whole.wait_seconds + whole.copy_bytes / whole.bytes_per_second
+    spared = whole.critical_bytes * (1 - 1 / CRITICAL_FACTOR)
+    return whole.wait_seconds + (whole.copy_bytes - spared) / whole.bytes_per_second

@@ -121,6 +121,7 @@ class Forecasts:
             answer.short_chunks += 1
         if holders:
             answer.copy_bytes += max(0, wanted - len(holders)) * chunk.length
+            answer.critical_bytes += single * chunk.length
         answer.unreadable_chunks += not holders
         answer.single_chunks += single
         if not (unwritable or single or not holders):

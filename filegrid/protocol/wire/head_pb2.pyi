@@ -1217,6 +1217,7 @@ class Forecast(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     NEXT_FIELD_NUMBER: _builtins.int
     LOCATIONS_INCOMPLETE_FIELD_NUMBER: _builtins.int
+    CRITICAL_BYTES_FIELD_NUMBER: _builtins.int
     servers_left: _builtins.int
     """that can take chunks"""
     min_replicas: _builtins.int
@@ -1240,6 +1241,8 @@ class Forecast(_message.Message):
     next: _builtins.bytes
     """where the next page begins; empty after the last"""
     locations_incomplete: _builtins.bool
+    critical_bytes: _builtins.int
+    """of those to be made anew, the first copies of what has one replica"""
     @_builtins.property
     def servers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """that the targets mean"""
@@ -1264,10 +1267,11 @@ class Forecast(_message.Message):
         files: _abc.Iterable[Global___AffectedFile] | None = ...,
         next: _builtins.bytes = ...,
         locations_incomplete: _builtins.bool = ...,
+        critical_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "chunks", b"chunks", "copy_bytes", b"copy_bytes", "files", b"files", "free_bytes", b"free_bytes", "locations_incomplete", b"locations_incomplete", "min_replicas", b"min_replicas", "most_wanted", b"most_wanted", "next", b"next", "servers", b"servers", "servers_left", b"servers_left", "short_chunks", b"short_chunks", "single_chunks", b"single_chunks", "unreadable_chunks", b"unreadable_chunks", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "chunks", b"chunks", "copy_bytes", b"copy_bytes", "critical_bytes", b"critical_bytes", "files", b"files", "free_bytes", b"free_bytes", "locations_incomplete", b"locations_incomplete", "min_replicas", b"min_replicas", "most_wanted", b"most_wanted", "next", b"next", "servers", b"servers", "servers_left", b"servers_left", "short_chunks", b"short_chunks", "single_chunks", b"single_chunks", "unreadable_chunks", b"unreadable_chunks", "wait_seconds", b"wait_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
