@@ -16,7 +16,7 @@ Why two configurations never both decide:
   rest of what nobody committed; what an operator asked for is in the state, and the next leader
   goes on with it.
 
-A new head counts only once it has caught up; until then it is told all and asked nothing, or its
+A new head counts only once it has caught up; until then it is told what is committed, or its
 empty log would stand in the way of every commit. A head that is to go is left in where the others
 that can be reached could not decide without it. And a leader that is to go first lets another lead.
 

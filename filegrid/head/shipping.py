@@ -5,6 +5,10 @@ is far away, or its disk slow, several are on their way. They arrive in order, a
 one link, and the other head takes them one after the other. As long as it is not known to follow,
 because it was not asked yet, refused, or did not answer, one message at a time looks for the place
 from which on its log is to be made ours.
+
+A head without a vote gets only what is committed. Otherwise one that is being removed could be the
+only one to hear of that before the leader is lost: the others, who may still need its vote, would
+not get it for their shorter logs, and it would not stand, as it has none.
 """
 
 from __future__ import annotations
@@ -172,7 +176,7 @@ class Shipping:
             if not peer.takes_more:
                 await self._hear()
                 continue
-            is_idle = peer.matched and peer.next_index > self._log.last_index
+            is_idle = peer.follows and peer.next_index > self._last_for(peer.member)
             if is_idle and not await self._rest(peer):
                 continue
             try:
@@ -180,6 +184,10 @@ class Shipping:
             except GridError as error:
                 _log.info("{peer} does not follow yet: {error}", peer=peer.member, error=error)
                 await self._runtime.sleep(AGAIN_SECONDS)
+
+    def _last_for(self, member: Member) -> int:
+        """The last entry that may be shipped to it now."""
+        return self._log.last_index if member in self.voters else self._log.commit_index
 
     def _hear(self) -> Deferred[None]:
         """Of the next news: an entry, a commit or an answer."""
@@ -206,7 +214,8 @@ class Shipping:
         first = peer.next_index
         try:
             prev_epoch = await self._log.epoch_before(first)
-            entries = await self._log.entries_from(first, MOST_ENTRIES)
+            most = min(MOST_ENTRIES, max(0, self._last_for(peer.member) + 1 - first))
+            entries = await self._log.entries_from(first, most)
         except IntegrityError:
             prev_epoch = None
         if self._ended or peer.next_index != first:

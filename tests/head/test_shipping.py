@@ -284,6 +284,37 @@ class Ships(ShippingCase):
             self.successResultOf(adding)
         self.finish()
 
+    def test_removed(self) -> None:
+        """A head that is to have no vote any more hears of it only when that is committed."""
+        self.world(configured([1], A, B, C), [], epoch=1)
+        self.shipping.serve({B, C})
+        self.append(self.entry(1))
+        self.pass_time(1)
+        without = self.entry(1)
+        for voter in (A, C):
+            without[0].command.configure.voters.add(name=voter.name, incarnation=voter.incarnation)
+        sent = len(self.wire.sent)
+        self.append(without)
+        self.pass_time(60)
+        self.assertEqual((self.leader.log.last_index, self.follower.log.last_index), (3, 2))
+        self.assertLess(len(self.wire.sent) - sent, 5)
+        self.leader.log.commit_to(3)
+        self.shipping.tell()
+        self.pass_time(1)
+        self.assertEqual(self.follower.log.last_index, 3)
+        self.assertEqual(self.follower.log.commit_index, 3)
+        self.finish()
+
+    def test_new_head_before_any_commit(self) -> None:
+        """An empty head without a vote waits for the first commit of a reign, quietly."""
+        self.world(configured([1], A, C), [], epoch=2)
+        self.shipping.serve({B, C})
+        self.append(self.entry(2))
+        self.pass_time(10)
+        self.assertEqual(self.follower.log.last_index, 0)
+        self.assertLess(len(self.wire.sent), 5)
+        self.finish()
+
     def test_far_away(self) -> None:
         """Entries do not wait for the answers to those before; a few messages are on their way."""
         self.world(configured([1], A, B), [], epoch=1)
