@@ -169,8 +169,9 @@ class StatusReport:
 
     def _reason(self, server: Server) -> str:
         """What is wrong with a server; empty where nothing is."""
-        state = self._roster.state(server.name)
-        if state is not State.LIVE:
+        if self._roster.is_gone(server.name):
+            return ""  # nobody expects it back
+        if self._roster.state(server.name) is not State.LIVE:
             away = self._roster.silent_seconds(server.name)
             link = "its link is lost, and " if server.link is None else ""
             return f"{link}it was last heard of {away:.0f} s ago"
@@ -185,8 +186,8 @@ class StatusReport:
         deficits = self._redundancy.deficits
         corrupt = sum(chunk_id in self._redundancy.condemned for chunk_id in deficits)
         missing = sum(
-            not deficit.holders and chunk_id not in self._redundancy.condemned
-            for chunk_id, deficit in deficits.items()
+            not deficit.sources and deficit.record.chunk.id not in self._redundancy.condemned
+            for deficit in deficits.by_urgency()
         )
         return wire.ChunkCounts(
             total=total,

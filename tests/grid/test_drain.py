@@ -23,6 +23,9 @@ class DrainCase(GridCase):
     def drain(self, *targets: str, **more: bool) -> list[dict[str, Any]]:
         return self.run_(self.operator.drain(*targets, **more))
 
+    def names(self) -> list[str]:
+        return [machine.name for machine in self.grid.chunk_servers]
+
     def state(self, name: str) -> str:
         return next(one.state for one in self.leaders_status().chunk_servers if one.name == name)
 
@@ -143,6 +146,19 @@ class Draining(DrainCase):
                 self.drain("chunk-1", target)
         self.assertEqual(self.state("chunk-1"), "live")
 
+    def test_last_replica(self) -> None:
+        """What is left on draining servers alone is not missing: it can be read."""
+        self.put("/f", content(CHUNK))
+        leaving, *others = self.holders("/f")
+        self.drain(*(one for one in self.names() if one not in others))
+        for name in others:
+            self.grid.machine(name).kill()
+        self.grid.advance(8)
+        counts = self.leaders_status().chunks
+        self.assertEqual((counts.under_replicated, counts.missing), (1, 0))
+        self.assertEqual(self.state(leaving), "draining")
+        self.assertEqual(self.read("/f"), content(CHUNK))
+
     def test_dies_while_draining(self) -> None:
         """A server that dies half drained is repaired as any other; what it left is not lost."""
         self.fill()
@@ -195,6 +211,7 @@ class Absent(DrainCase):
         self.assertEqual(self.state("chunk-1"), "dead")
         self.until_healthy(30)
         self.until("chunk-1", "drained")
+        self.assertEqual(list(self.leaders_status().because), [])
         self.run_(self.client.remove("/f0", now=True))
         self.grid.advance(30)
         leader = self.grid.leader()
