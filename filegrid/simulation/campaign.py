@@ -216,8 +216,8 @@ class Campaign:
         clock, event = self.grid.clock, self.trace.event
         looks = [one.look for one in self._checkers if type(one).look is not Checker.look]
         end = clock.seconds() + seconds
-        while clock.calls and (at := clock.calls[0].getTime()) <= end and not until():
-            clock.advance(max(0.0, at - clock.seconds()))
+        while (at := clock.next_at) <= end and not until():
+            clock.advance_to(at)
             event(at)
             for look in looks:
                 look()
@@ -228,7 +228,7 @@ class Campaign:
                 for checker in self._checkers:
                     checker.probe()
         if not until():
-            clock.advance(max(0.0, end - clock.seconds()))
+            clock.advance_to(end)
 
     def sleep(self, seconds: float) -> Deferred[None]:
         """On the grid's own clock."""

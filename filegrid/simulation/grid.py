@@ -345,9 +345,9 @@ class SimulatedGrid:
     def advance(self, seconds: float) -> None:
         """Let so much simulated time pass, event by event."""
         end = self.clock.seconds() + seconds
-        while self.clock.calls and self.clock.calls[0].getTime() <= end:
-            self.clock.advance(max(0.0, self.clock.calls[0].getTime() - self.clock.seconds()))
-        self.clock.advance(max(0.0, end - self.clock.seconds()))
+        while (at := self.clock.next_at) <= end:
+            self.clock.advance_to(at)
+        self.clock.advance_to(end)
 
     def run(self, work: Coroutine[Deferred[Any], Any, T], *, seconds: float = 120.0) -> T:
         """Let time pass until the coroutine ends; its result or its error.
@@ -362,9 +362,9 @@ class SimulatedGrid:
         work.addBoth(outcome.append)
         end = self.clock.seconds() + seconds
         while not outcome:
-            if not self.clock.calls or self.clock.calls[0].getTime() > end:
+            if (at := self.clock.next_at) > end:
                 raise Stuck(f"nothing came of it in {seconds} simulated seconds")
-            self.clock.advance(max(0.0, self.clock.calls[0].getTime() - self.clock.seconds()))
+            self.clock.advance_to(at)
         result = outcome[0]
         if isinstance(result, Failure):
             result.raiseException()

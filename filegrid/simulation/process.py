@@ -44,7 +44,7 @@ class ProcessClock:
         self._ended = False
 
     def seconds(self) -> float:
-        return self._clock.rightNow * self._rate
+        return self._clock.seconds() * self._rate
 
     def callLater(
         self, delay: float, callable: Callable[..., object], *args: object, **kwargs: object
@@ -82,7 +82,6 @@ class ProcessClock:
         )
         for _, call in self._held:
             call.delay(_FAR_SECONDS)
-        self._clock.sort()
 
     def resume(self) -> None:
         """As SIGCONT: what came due meanwhile runs at once, in the order of its times."""
@@ -93,7 +92,6 @@ class ProcessClock:
         for place, (due_at, call) in enumerate(held):
             if call.active():
                 call.reset(max(due_at - now, place * 1e-9))
-        self._clock.sort()
 
     def end(self) -> None:
         """As when the process is killed: nothing of it runs any more."""

@@ -28,7 +28,7 @@ class Bounded(Checker):
         self._timers = self._count_timers()
 
     def _count_timers(self) -> int:
-        return sum(call.active() for call in self.campaign.grid.clock.calls)
+        return len(self.campaign.grid.clock.getDelayedCalls())
 
     def probe(self) -> None:
         timers, connections = self._count_timers(), self.campaign.grid.network.connections
