@@ -20,7 +20,7 @@ from filegrid.datafolder import DataFolder
 from filegrid.election.chronicle import Chronicle
 from filegrid.election.lease import Timing
 from filegrid.election.messages import Ballot, LogPosition
-from filegrid.election.opinion import Opinion, Opinions
+from filegrid.election.opinion import FRESH_SECONDS, Opinion, Opinions
 from filegrid.election.quorum import Member
 from filegrid.errors import GridError, InvalidRequest, NotPermitted
 from filegrid.health.chronicle_file import ChronicleFile
@@ -35,6 +35,9 @@ from filegrid.protocol.frames import Plane
 from filegrid.protocol.wire import frame_pb2
 from filegrid.protocol.wire import health_pb2 as wire
 from filegrid.runtime import Listener, Runtime
+
+TELL_SECONDS = FRESH_SECONDS / 3
+"""Between two times that other health nodes are told the same; one may be lost."""
 
 STANDS_SECONDS = 3.0
 """For so long the heads are asked to act on a verdict: by then another one leads."""
@@ -98,6 +101,7 @@ class HealthNode:
         self._deliberation = Deliberation()
         self._listener: Listener | None = None
         self._links: dict[Link, None] = {}  # in order: every run is alike
+        self._told, self._told_at = wire.Probe(), -TELL_SECONDS
         self._council = Council(
             runtime,
             _Configured(self._names),
@@ -220,7 +224,14 @@ class HealthNode:
             self._note(wire.Event.KIND_ELECTION, leader.name, epoch)
         self._deliberate(now)
         self._probing.turn()
-        self._council.tell(self._probe())
+        self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        """The other health nodes hear what is new at once, and else now and then."""
+        news = self._probe()
+        if news != self._told or now - self._told_at >= TELL_SECONDS:
+            self._told, self._told_at = news, now
+            self._council.tell(news)
 
     def _deliberate(self, now: float) -> None:
         if self.coordinates and self._noted_reign is not None:

@@ -44,7 +44,7 @@ class SimulatedClock:
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
         calls = {call: None for _, _, call in self._entries if call.active()}
-        return sorted(calls, key=DelayedCall.getTime)
+        return [*sorted(calls, key=DelayedCall.getTime)]
 
     @property
     def next_at(self) -> float:

@@ -78,8 +78,11 @@ class SimulatedNetwork:
         self.weather(source, target).cut = cut
         if both_ways:
             self.weather(target, source).cut = cut
-        for side in list(self._sides):
-            side.carry()
+        if not cut and source in self._hosts:
+            for side in list(self._hosts[source].connections):
+                if side.peer._host.name == target:
+                    side.carry()
+                    side.peer.carry()
 
     def isolate(self, host: str) -> None:
         for other in self._hosts:
@@ -124,8 +127,9 @@ class SimulatedNetwork:
 
     def resume(self, host: str) -> None:
         self._hosts[host].paused = False
-        for side in list(self._sides):
+        for side in list(self._hosts[host].connections):
             side.carry()
+            side.peer.carry()
 
     def _deliverable(self, source: str, target: str) -> bool:
         return not self.weather(source, target).cut
