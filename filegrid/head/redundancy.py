@@ -158,6 +158,7 @@ class Redundancy:
                 self._is_named(record, reports.get(chunk_id, ()), dead)
 
     def _is_not_named(self, chunk_id: ChunkId, record: ChunkRecord | None, reported: bool) -> None:
+        self.condemned.pop(chunk_id, None)  # gone is not healed
         self._has_enough(chunk_id)
         self.surplus.pop(chunk_id, None)
         self.unknown.discard(chunk_id)

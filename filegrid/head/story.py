@@ -61,6 +61,7 @@ class Story:
         self._waiting: deque[Event] = deque(maxlen=MOST_WAITING)
         self._noting: list[Event] = []
         self._begun_ms: int | None = None  # when repair did; 0: none goes on
+        redundancy.healed.clear()  # the leader of then has told of it
         self._notes = Tasks("noting events")
 
     async def stop(self) -> None:

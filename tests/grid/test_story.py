@@ -101,6 +101,38 @@ class Rot(StoryCase):
         )
 
 
+class RotAndFailover(StoryCase):
+    sections = {"scrub": Scrub(days=0.0001)}
+    heads = 3
+
+    def test_nothing_twice(self) -> None:
+        """A new leader, which saw it too, does not tell of the same healing again."""
+        self.put("/f", content(CHUNK))
+        victim = self.holders("/f")[0]
+        self.flip("/f", victim)
+        self.grid.advance(12)
+        self.until_healthy()
+        self.grid.advance(3)
+        leader = self.grid.leader()
+        assert leader is not None
+        leader.kill()
+        self.grid.advance(20)
+        told = self.story("rot_found", "rot_healed")
+        self.assertEqual(told, [("rot_found", victim), ("rot_healed", victim)])
+
+    def test_removed(self) -> None:
+        """A damaged chunk that is not wanted any more was not healed."""
+        self.put("/f", content(CHUNK), replication=5)
+        victim, other = self.holders("/f")[:2]
+        self.grid.machine(other).kill()  # so that there is no place for all of them
+        self.grid.advance(7)
+        self.flip("/f", victim)
+        self.grid.advance(12)
+        self.run_(self.client.remove("/f", now=True))
+        self.grid.advance(10)
+        self.assertEqual(self.story("rot_found", "rot_healed"), [("rot_found", victim)])
+
+
 class Condition(StoryCase):
     chunk_servers = 3
     racks = 3
