@@ -75,6 +75,7 @@ class Campaign:
 
     :ivar operators: the people who tend the grid; :ivar misfortune: all that befalls it.
     :ivar users: the clients; :ivar shared: the files that all of them change.
+    :ivar calm: the storm is over: nothing befalls the grid any more, and nothing new is begun.
     """
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
@@ -95,6 +96,7 @@ class Campaign:
         for machine in self.grid.machines:
             machine.rate = rng.uniform(0.96, 1.04)
         self.trace = Trace(self.grid.clock.seconds)
+        self.calm = False
         self.shared = Shared()
         self.users: list[User] = []
         self.operators = Operators(self)
@@ -167,7 +169,7 @@ class Campaign:
 
     def finish(self) -> None:
         """Mend everything; then all must heal, and all promises must have been kept."""
-        self.operators.rest()
+        self.calm = True
         self.misfortune.heal()
         for user in self.users:
             user.stopping = True
@@ -205,6 +207,11 @@ class Campaign:
         """Something that nobody awaits has failed; a node that is struck may fail as it likes."""
         if not failure.check(GridError):
             self._failures.append(failure)
+
+    def note(self, text: str) -> bool:
+        """Something befalls the grid; returns true, as whoever does it has something to do."""
+        self.trace.note(f"-- {text}")
+        return True
 
     # Time.
 

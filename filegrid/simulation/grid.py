@@ -189,6 +189,7 @@ class SimulatedGrid:
     :param sections: of the settings, by name, where they differ from the defaults.
     :param settings: of :class:`filegrid.config.Grid`, by name.
     :ivar work_seconds: what a piece of blocking work takes; change it at any time.
+    :ivar made: how many machines of each role there ever were.
     """
 
     def __init__(
@@ -220,7 +221,7 @@ class SimulatedGrid:
             for number in range(chunk_servers)
         ]
         self.health_nodes = [self._machine(Role.HEALTH, name, "") for name in health_names]
-        self._made = Counter({Role.HEAD: heads, Role.CHUNK: chunk_servers})
+        self.made = Counter({Role.HEAD: heads, Role.CHUNK: chunk_servers})
 
     def _machine(self, role: Role, name: str, rack: str) -> Machine:
         settings = Settings(
@@ -267,15 +268,15 @@ class SimulatedGrid:
 
     def add_head(self) -> Machine:
         """One more machine, of which no other is told; it is to be started."""
-        self._made[Role.HEAD] += 1
-        machine = self._machine(Role.HEAD, f"head-{self._made[Role.HEAD]}", "")
+        self.made[Role.HEAD] += 1
+        machine = self._machine(Role.HEAD, f"head-{self.made[Role.HEAD]}", "")
         self.heads.append(machine)
         return machine
 
     def add_chunk_server(self, rack: str) -> Machine:
         """One more machine; it is to be started."""
-        self._made[Role.CHUNK] += 1
-        machine = self._machine(Role.CHUNK, f"chunk-{self._made[Role.CHUNK]}", rack)
+        self.made[Role.CHUNK] += 1
+        machine = self._machine(Role.CHUNK, f"chunk-{self.made[Role.CHUNK]}", rack)
         self.chunk_servers.append(machine)
         return machine
 

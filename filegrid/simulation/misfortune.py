@@ -43,7 +43,6 @@ class Misfortune:
         self.applied: Counter[str] = Counter()
         self._campaign = campaign
         self._grid: SimulatedGrid = campaign.grid
-        self._healed = False
         self._rotten: set[tuple[str, ChunkId]] = set()
         self.tell_wiped: Callable[[Iterable[ChunkId]], None] = lambda _: None
         self.tell_rotten: Callable[[Iterable[ChunkId]], None] = lambda _: None
@@ -86,15 +85,14 @@ class Misfortune:
 
     def strike(self, strike: Strike) -> None:
         """Do it, where it can be done."""
-        if self._healed:
+        if self._campaign.calm:
             return
         if self._kinds[strike.kind](strike):
             self.applied[strike.kind] += 1
 
     def heal(self) -> None:
         """Mend everything at once."""
-        self._note("heal")
-        self._healed = True
+        self._campaign.note("heal")
         self._grid.work_seconds = 0.0001
         network = self._grid.network
         for here in network.host_names:
@@ -130,17 +128,17 @@ class Misfortune:
     def _kill(self, strike: Strike, machine: Machine) -> bool:
         machine.kill()
         self._restart_later(strike, machine)
-        return self._note(f"kill {machine.name}")
+        return self._campaign.note(f"kill {machine.name}")
 
     def _crash(self, strike: Strike, machine: Machine) -> bool:
         machine.crash()
         self._restart_later(strike, machine)
-        return self._note(f"crash {machine.name}")
+        return self._campaign.note(f"crash {machine.name}")
 
     def _stop(self, strike: Strike, machine: Machine) -> bool:
         machine.stop().addErrback(self._campaign.failed)
         self._restart_later(strike, machine)
-        return self._note(f"stop {machine.name}")
+        return self._campaign.note(f"stop {machine.name}")
 
     def _pause(self, strike: Strike, machine: Machine) -> bool:
         machine.pause()
@@ -148,15 +146,15 @@ class Misfortune:
 
         def resume() -> None:
             if machine.node is node:
-                self._note(f"resume {machine.name}")
+                self._campaign.note(f"resume {machine.name}")
                 machine.resume(data_first=strike.amount < 0.5)
 
         self._later(strike, resume)
-        return self._note(f"pause {machine.name}")
+        return self._campaign.note(f"pause {machine.name}")
 
     def _power(self, strike: Strike) -> bool:
         """All machines lose power at once."""
-        self._note("power fails")
+        self._campaign.note("power fails")
         for machine in self._grid.machines:
             if machine.node is not None:
                 machine.crash()
@@ -168,13 +166,13 @@ class Misfortune:
 
     def _restart(self, machine: Machine) -> None:
         if machine.node is None and machine in self._grid.machines:
-            self._note(f"start {machine.name}")
+            self._campaign.note(f"start {machine.name}")
             machine.disk.heal()
             machine.kill()  # where it was told to stop and has not ended yet
             try:
                 machine.start().addErrback(self._campaign.failed)
             except GridError as error:
-                self._note(f"{machine.name} does not start: {error}")
+                self._campaign.note(f"{machine.name} does not start: {error}")
 
     def _mend(self, machine: Machine) -> None:
         self._campaign.furnish(machine)
@@ -199,7 +197,7 @@ class Misfortune:
             self._restart(machine)
 
         self._later(strike, mend)
-        return self._note(f"break the disk of {machine.name}")
+        return self._campaign.note(f"break the disk of {machine.name}")
 
     def _hang_disk(self, strike: Strike, machine: Machine | None) -> bool:
         if machine is None or machine.node is None:
@@ -212,7 +210,7 @@ class Misfortune:
                 machine.mend_disk()
 
         self._later(strike, mend)
-        return self._note(f"hang the disk of {machine.name}")
+        return self._campaign.note(f"hang the disk of {machine.name}")
 
     def _fill_disk(self, strike: Strike) -> bool:
         machine = self._chunk_server(strike)
@@ -221,14 +219,14 @@ class Misfortune:
         machine.disk.capacity_bytes = FULL_BYTES
 
         self._later(strike, lambda: self._campaign.furnish(machine))
-        return self._note(f"fill the disk of {machine.name}")
+        return self._campaign.note(f"fill the disk of {machine.name}")
 
     def _wipe_head(self, strike: Strike) -> bool:
         """Only where all others have what it has: a majority keeps its disks (S3)."""
         machine = self._head(strike)
         if machine is None or not self._campaign.all_heads_vote():
             return False
-        self._note(f"wipe {machine.name}")
+        self._campaign.note(f"wipe {machine.name}")
         machine.crash()
         machine.disk.wipe()
         self._restart_later(strike, machine)
@@ -239,7 +237,7 @@ class Misfortune:
         machine = self._chunk_server(strike)
         if machine is None or not self._can_spare(machine):
             return False
-        self._note(f"wipe {machine.name}")
+        self._campaign.note(f"wipe {machine.name}")
         self.tell_wiped(stored_chunks(machine))
         if machine.node is not None:
             machine.crash()
@@ -270,7 +268,7 @@ class Misfortune:
             return False
         self.tell_rotten([chunk.id])
         self._rotten.add((machine.name, chunk.id))
-        return self._note(f"rot in {chunk.id.hex()} on {machine.name}")
+        return self._campaign.note(f"rot in {chunk.id.hex()} on {machine.name}")
 
     def is_rotten(self, machine: Machine, chunk_id: ChunkId) -> bool:
         """Whether a byte of this replica was changed."""
@@ -280,7 +278,7 @@ class Misfortune:
 
     def _isolate(self, strike: Strike, machine: Machine) -> bool:
         self._cut(strike, [(machine.name, other) for other in self._others(machine)], both=True)
-        return self._note(f"isolate {machine.name}")
+        return self._campaign.note(f"isolate {machine.name}")
 
     def _part_heads(self, strike: Strike) -> bool:
         machine = self._head(strike)
@@ -288,17 +286,17 @@ class Misfortune:
             return False
         others = [one.name for one in self._grid.heads if one is not machine]
         self._cut(strike, [(machine.name, other) for other in others], both=True)
-        return self._note(f"part {machine.name} from the other heads")
+        return self._campaign.note(f"part {machine.name} from the other heads")
 
     def _deafen(self, strike: Strike, machine: Machine) -> bool:
         others = self._some_others(strike, machine)
         self._cut(strike, [(other, machine.name) for other in others], both=False)
-        return self._note(f"deafen {machine.name} to {len(others)}")
+        return self._campaign.note(f"deafen {machine.name} to {len(others)}")
 
     def _mute(self, strike: Strike, machine: Machine) -> bool:
         others = self._some_others(strike, machine)
         self._cut(strike, [(machine.name, other) for other in others], both=False)
-        return self._note(f"mute {machine.name} to {len(others)}")
+        return self._campaign.note(f"mute {machine.name} to {len(others)}")
 
     def _cut_client(self, strike: Strike) -> bool:
         user = pick(self._campaign.users, strike.whom)
@@ -308,7 +306,7 @@ class Misfortune:
         if strike.amount < 0.5:
             machines = [one.name for one in self._grid.heads]
         self._cut(strike, [(user.name, other) for other in machines], both=True)
-        return self._note(f"cut {user.name} off")
+        return self._campaign.note(f"cut {user.name} off")
 
     def _flap(self, strike: Strike) -> bool:
         """A way that comes and goes."""
@@ -319,10 +317,12 @@ class Misfortune:
         for turn in range(4):
             self._grid.clock.callLater(2 * turn * seconds, self._set_cut, ways, True)
             self._grid.clock.callLater((2 * turn + 1) * seconds, self._set_cut, ways, False)
-        return self._note(f"flapping of {machine.name}")
+        return self._campaign.note(f"flapping of {machine.name}")
 
     def _set_cut(self, ways: Sequence[tuple[str, str]], cut: bool) -> None:
-        change = self._grid.network.cut if cut and not self._healed else self._grid.network.mend
+        change = (
+            self._grid.network.cut if cut and not self._campaign.calm else self._grid.network.mend
+        )
         for here, there in ways:
             change(here, there)
 
@@ -331,13 +331,13 @@ class Misfortune:
         machine = pick(self._grid.machines, strike.whom)
         assert machine is not None
         self._grid.network.reset(machine.name)
-        return self._note(f"reset the connections of {machine.name}")
+        return self._campaign.note(f"reset the connections of {machine.name}")
 
     def _slow(self, strike: Strike, machine: Machine) -> bool:
         seconds = (0.02, 0.2, 0.6)[int(strike.amount * 3)]
         self._delay(machine, seconds)
         self._later(strike, lambda: self._delay(machine, LATENCY_SECONDS))
-        return self._note(f"slow {machine.name} by {seconds} s")
+        return self._campaign.note(f"slow {machine.name} by {seconds} s")
 
     def _delay(self, machine: Machine, seconds: float) -> None:
         for other in self._others(machine):
@@ -350,7 +350,7 @@ class Misfortune:
                 weather = self._grid.network.weather(machine.name, other)
                 weather.splits = strike.amount < 0.7
                 weather.jitter_seconds = JITTER_SECONDS if weather.splits else 0.0
-        return self._note("bytes come in pieces")
+        return self._campaign.note("bytes come in pieces")
 
     def _others(self, machine: Machine) -> list[str]:
         names = [one.name for one in self._grid.machines if one is not machine]
@@ -367,7 +367,7 @@ class Misfortune:
             self._grid.network.cut(here, there, both_ways=both)
 
         def mend() -> None:
-            self._note(f"mend strike {strike.number}")
+            self._campaign.note(f"mend strike {strike.number}")
             for here, there in ways:
                 self._grid.network.mend(here, there, both_ways=both)
 
@@ -380,20 +380,16 @@ class Misfortune:
         machine = pick(self._grid.machines, strike.whom)
         assert machine is not None
         machine.wall_offset_seconds = (strike.amount - 0.5) * 10 * 86_400
-        return self._note(f"the wall clock of {machine.name} jumps")
+        return self._campaign.note(f"the wall clock of {machine.name} jumps")
 
     # Time.
 
     def _later(self, strike: Strike, work: Callable[[], object]) -> None:
         def unless_healed() -> None:
-            if not self._healed:
+            if not self._campaign.calm:
                 work()
 
         self._grid.clock.callLater(strike.seconds, unless_healed)
-
-    def _note(self, text: str) -> bool:
-        self._campaign.trace.note(f"-- {text}")
-        return True
 
 
 def _on(

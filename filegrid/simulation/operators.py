@@ -45,10 +45,8 @@ class Operators:
     def __init__(self, campaign: Campaign) -> None:
         self._campaign = campaign
         self._grid: SimulatedGrid = campaign.grid
-        self._resting = False
         self._draining: set[str] = set()
         self._leaving = 0
-        self._added_heads = self._added_chunk_servers = 0
         runtime, identity = self._grid.client_runtime(NAME, Role.OPERATOR)
         self.client = GridClient(
             runtime, identity, [*self._grid.head_addresses], timeout_seconds=5.0
@@ -63,10 +61,6 @@ class Operators:
             "balance": lambda _: self._ask("balance", self.client.balance()),
             "repair-now": lambda _: self._ask("repair --now", self.client.repair_now()),
         }
-
-    def rest(self) -> None:
-        """Begin nothing any more, and let those stay that were to leave."""
-        self._resting = True
 
     async def settle(self) -> None:
         """End what was begun; with everything mended the grid must take it.
@@ -91,11 +85,10 @@ class Operators:
         return self._ask(f"hand over to {machine.name}", self.client.hand_over(machine.name))
 
     def _add_head(self, strike: Strike) -> bool:
-        if self._added_heads >= MOST_ADDED or not self._campaign.all_heads_vote():
+        if self._added(Role.HEAD) >= MOST_ADDED or not self._campaign.all_heads_vote():
             return False  # one more would need a majority with those that lost their disks
-        if self._grows(self._grid.heads):
+        if len(self._grid.heads) > self._usual(Role.HEAD):
             return False
-        self._added_heads += 1
         machine = self._grid.add_head()
         machine.start().addErrback(self._campaign.failed)
         address = str(machine.settings.address)
@@ -104,7 +97,7 @@ class Operators:
     def _remove_head(self, strike: Strike) -> bool:
         """Where one was added before: there are as many as in the beginning, or one more."""
         machine = pick(self._grid.heads, strike.whom)
-        if machine is None or not self._grows(self._grid.heads) or self._leaving:
+        if machine is None or len(self._grid.heads) <= self._usual(Role.HEAD) or self._leaving:
             return False
         return self._begin(f"remove {machine.name}", self._retire_head(machine))
 
@@ -127,19 +120,22 @@ class Operators:
     # Chunk servers.
 
     def _add_chunk_server(self, strike: Strike) -> bool:
-        if self._added_chunk_servers >= MOST_ADDED:
+        if self._added(Role.CHUNK) >= MOST_ADDED:
             return False
-        self._added_chunk_servers += 1
         racks = self._campaign.scenario.racks
         machine = self._grid.add_chunk_server(f"dc1/r{int(strike.whom * racks) + 1}")
         self._campaign.furnish(machine)
         machine.start().addErrback(self._campaign.failed)
-        return self._note(f"add {machine.name}")
+        return self._campaign.note(f"add {machine.name}")
 
     def _remove_chunk_server(self, strike: Strike) -> bool:
         """Where one was added before: drained, and switched off when that is said to be safe."""
         machine = pick(self._grid.chunk_servers, strike.whom)
-        if machine is None or not self._grows(self._grid.chunk_servers) or self._leaving:
+        if (
+            machine is None
+            or len(self._grid.chunk_servers) <= self._usual(Role.CHUNK)
+            or self._leaving
+        ):
             return False
         if machine.name in self._draining:
             return False
@@ -151,7 +147,7 @@ class Operators:
             await self.client.drain(machine.name)
             until = self._campaign.seconds + PATIENCE_SECONDS
             while not await self._is_drained(machine):
-                if self._resting or self._campaign.seconds > until:
+                if self._campaign.calm or self._campaign.seconds > until:
                     await self.client.drain(machine.name, undo=True)
                     return
                 await self._campaign.sleep(LOOK_SECONDS)
@@ -176,7 +172,7 @@ class Operators:
 
         def undo() -> None:
             self._draining.discard(name)
-            if not self._resting:
+            if not self._campaign.calm:
                 self._ask(f"undrain {name}", self.client.drain(name, undo=True))
 
         self._grid.clock.callLater(DRAIN_SECONDS + strike.seconds, undo)
@@ -184,21 +180,24 @@ class Operators:
 
     # Any.
 
-    def _grows(self, machines: list[Machine]) -> bool:
-        """Whether there are more of them than in the beginning."""
+    def _usual(self, role: Role) -> int:
+        """How many machines of a role there are in the beginning."""
         scenario = self._campaign.scenario
-        usual = scenario.heads if machines is self._grid.heads else scenario.chunk_servers
-        return len(machines) > usual
+        return scenario.heads if role is Role.HEAD else scenario.chunk_servers
+
+    def _added(self, role: Role) -> int:
+        """Since then, with those that are gone again."""
+        return self._grid.made[role] - self._usual(role)
 
     def _switch_off(self, machine: Machine) -> None:
         """For good: its disks are of no use to anybody any more."""
-        self._note(f"switch {machine.name} off for good")
+        self._campaign.note(f"switch {machine.name} off for good")
         self._grid.retire(machine)
         machine.kill()
 
     def _begin(self, what: str, work: Coroutine[Deferred[Any], Any, object]) -> bool:
         self._leaving += 1
-        self._note(what)
+        self._campaign.note(what)
 
         def ended(result: object) -> object:
             self._leaving -= 1
@@ -210,14 +209,10 @@ class Operators:
 
     def _ask(self, what: str, work: Coroutine[Deferred[Any], Any, object]) -> bool:
         """What the grid cannot do just now, it refuses."""
-        self._note(what)
+        self._campaign.note(what)
         Deferred.fromCoroutine(work).addErrback(self._refused, what)
         return True
 
     def _refused(self, failure: Failure, what: str) -> None:
         failure.trap(GridError)
-        self._note(f"{what}: {failure.value}")
-
-    def _note(self, text: str) -> bool:
-        self._campaign.trace.note(f"-- {text}")
-        return True
+        self._campaign.note(f"{what}: {failure.value}")

@@ -31,14 +31,6 @@ def content(length: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(length)
 
 
-def stored_chunks(machine: Machine) -> set[str]:
-    """The ids of what lies on a server's disk, whether it runs or not."""
-    if isinstance(machine.node, ChunkServer):
-        return {chunk_id.hex() for chunk_id in machine.node._store.ids()}
-    store = Store(machine.disk, "/data", grid_id=machine.identity.grid_id)
-    return {chunk.id.hex() for chunk in store.load()}
-
-
 class GridCase(SynchronousTestCase):
     """Each test has a grid of its own, seeded by its name: it is the same at every run."""
 
@@ -111,8 +103,11 @@ class GridCase(SynchronousTestCase):
         machine.disk.flip_bits(str(Path("/data") / file), start + offset)
 
     def stored_chunks(self, machine: Machine) -> set[str]:
-        """What lies on a server's disk, whether it runs or not."""
-        return stored_chunks(machine)
+        """The ids of what lies on a server's disk, whether it runs or not."""
+        if isinstance(machine.node, ChunkServer):
+            return {chunk_id.hex() for chunk_id in machine.node._store.ids()}
+        store = Store(machine.disk, "/data", grid_id=machine.identity.grid_id)
+        return {chunk.id.hex() for chunk in store.load()}
 
     def all_stored(self) -> set[str]:
         return set().union(*(self.stored_chunks(one) for one in self.grid.chunk_servers))

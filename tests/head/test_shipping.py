@@ -142,6 +142,13 @@ class ShippingCase(unittest.SynchronousTestCase):
         self.leader.log.grown = self.shipping.tell
         self.leader.log.moved = self.shipping.count
 
+    def follow(self) -> None:
+        """A leader and one other head, which has all of its log."""
+        self.world(configured([1], A, B), [], epoch=1)
+        self.shipping.serve({B})
+        self.append(self.entry(1))
+        self.pass_time(1)
+
     async def install(self, link: Link, epoch: int) -> int:
         raise AssertionError("the log is whole")
 
@@ -261,10 +268,7 @@ class Ships(ShippingCase):
 
     def test_idle(self) -> None:
         """With nothing new, nothing is sent."""
-        self.world(configured([1], A, B), [], epoch=1)
-        self.shipping.serve({B})
-        self.append(self.entry(1))
-        self.pass_time(1)
+        self.follow()
         sent = len(self.wire.sent)
         self.pass_time(60)
         self.assertEqual(len(self.wire.sent), sent)
@@ -317,10 +321,7 @@ class Ships(ShippingCase):
 
     def test_far_away(self) -> None:
         """Entries do not wait for the answers to those before; a few messages are on their way."""
-        self.world(configured([1], A, B), [], epoch=1)
-        self.shipping.serve({B})
-        self.append(self.entry(1))
-        self.pass_time(1)
+        self.follow()
         self.wire.seconds = 1.0
         sent = len(self.wire.sent)
         first = self.leader.log.last_index
@@ -335,10 +336,7 @@ class Ships(ShippingCase):
 
     def test_lost_on_the_way(self) -> None:
         """Where one of several messages is lost, all from it on are sent again."""
-        self.world(configured([1], A, B), [], epoch=1)
-        self.shipping.serve({B})
-        self.append(self.entry(1))
-        self.pass_time(1)
+        self.follow()
         self.wire.seconds = 1.0
         fates = iter(["arrives", "lost", "arrives", "unanswered"])
         self.wire.fate = lambda: next(fates, "arrives")
