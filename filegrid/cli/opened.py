@@ -46,6 +46,22 @@ def shown(name: str) -> str:
     )
 
 
+def note_too_few_servers(grid: Grid, replication: int | None) -> None:
+    """Say so where more replicas are asked for than can be there now; files are taken all the same.
+
+    :param replication: None where it was not asked for here.
+    """
+    if replication is None or (status := grid.status())["leader"] is None:
+        return
+    states = [server["state"] for server in status["chunk_servers"]]
+    count = sum(state in ("live", "suspect") for state in states)
+    if count < replication:
+        note(
+            f"{count} chunk servers can have replicas, and {replication} are asked for: the others"
+            " are made once there are more servers"
+        )
+
+
 class Failures:
     """Errors of a command that goes on to the next file after one."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from filegrid.cli.condition import table
-from filegrid.cli.opened import as_json, grid_paths, open_grid, shown
+from filegrid.cli.opened import as_json, grid_paths, note_too_few_servers, open_grid, shown
 from filegrid.cli.output import human_bytes, print_json
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)
@@ -69,6 +69,7 @@ def set_policy(
         raise click.UsageError("name a --replication, a --spread or --trash-seconds")
     with open_grid() as grid:
         grid.set_policy(path, **values)
+        note_too_few_servers(grid, replication)
 
 
 @policy.command("unset")

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from filegrid.cli.opened import Failures, grid_paths, into_folder, open_grid, shown
+from filegrid.cli.opened import (
+    Failures,
+    grid_paths,
+    into_folder,
+    note_too_few_servers,
+    open_grid,
+    shown,
+)
 from filegrid.errors import IsAFolder
 
 if TYPE_CHECKING:
@@ -59,6 +66,7 @@ def put(local: Path, path: str, recursive: bool, replication: int | None, force:
                         moved=report.moved,
                     )
                 )
+        note_too_few_servers(grid, replication)
 
 
 def put_stdin(grid: Grid, path: str, replication: int | None, force: bool) -> None:

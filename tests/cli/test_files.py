@@ -72,6 +72,9 @@ class Transfers(CommandCase):
         local = self.local("f", data)
         self.do("put", local, "/f", "--replication", "2")
         self.assertEqual(self.blocking.stat("/f").replication, 2)
+        code, _, err = self.result("put", local, "/many", "--replication", "9")
+        self.assertEqual(code, 0)
+        self.assertIn("5 chunk servers can have replicas, and 9 are asked for", err)
         back = self.folder / "back"
         self.do("get", "/f", back)
         self.assertEqual(back.read_bytes(), data)

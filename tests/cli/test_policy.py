@@ -28,6 +28,9 @@ class PolicyCommands(CommandCase):
         self.do("policy", "unset", "/logs")
         self.assertEqual(self.json("policy", "ls"), [])
         self.assertEqual(self.fails("policy", "set", "/logs")[0], 2)
+        code, _, err = self.result("policy", "set", "/logs", "--replication", 6)
+        self.assertEqual(code, 0)
+        self.assertIn("5 chunk servers can have replicas, and 6 are asked for", err)
 
     def test_quota(self) -> None:
         """A quota is set in units that people write; passing it ends with exit code 8."""
