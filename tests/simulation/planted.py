@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from filegrid.ballot import BallotFile
+from filegrid.chunk.fence import Fence
 from filegrid.chunk.store import Store
 from filegrid.chunk.volumes import Volumes
 from filegrid.client import fetching
@@ -19,6 +21,7 @@ from filegrid.head.collector import Collector
 from filegrid.head.locations import Locations
 from filegrid.head.pruning import Pruning
 from filegrid.head.sessions import Sessions
+from filegrid.model import Epoch
 from filegrid.net.council import Council
 from filegrid.net.dial import DataPool
 from filegrid.simulation.disk import SimulatedFile
@@ -123,7 +126,29 @@ def _connections_left_open(patch: Patch) -> None:
     patch(DataPool, "close", lambda pool: None)
 
 
+def _votes_not_stored(patch: Patch) -> None:
+    patch(BallotFile, "write", lambda ballots, ballot: None)
+
+
+def _any_head_is_obeyed(patch: Patch) -> None:
+    def admit(fence: Fence, lineage: int, epoch: Epoch) -> bool:
+        fence.highest = (lineage, epoch)
+        return fence.highest != fence._stored
+
+    patch(Fence, "admit", admit)
+
+
+def _epochs_ignored(patch: Patch) -> None:
+    patch(Fence, "admit", lambda fence, lineage, epoch: False)
+
+
 PLANTED: dict[str, Planted] = {
+    "votes_not_stored": Planted(plant=_votes_not_stored, faults=("crash-head", "hand-over")),
+    "any_head_is_obeyed": Planted(
+        plant=_any_head_is_obeyed,
+        faults=("pause-head", "isolate-head", "part-heads"),
+    ),
+    "epochs_ignored": Planted(plant=_epochs_ignored, faults=()),
     "log_not_synced": Planted(plant=_log_not_synced, faults=("crash-head", "power")),
     "chunks_not_synced": Planted(plant=_chunks_not_synced, faults=("power", "crash-chunk")),
     "half_is_a_quorum": Planted(

@@ -5,11 +5,15 @@ from __future__ import annotations
 from filegrid.simulation.checkers.acknowledged import Acknowledged
 from filegrid.simulation.checkers.alike import Alike
 from filegrid.simulation.checkers.bounded import Bounded
+from filegrid.simulation.checkers.epochs import Epochs
 from filegrid.simulation.checkers.kept import Kept
 from filegrid.simulation.checkers.leaders import OneLeader
 from filegrid.simulation.checkers.linearizable import Linearizable
 from filegrid.simulation.checkers.quiet import Quiet
 from filegrid.simulation.checkers.redundant import Redundant
 
-CHECKERS = (OneLeader, Kept, Quiet, Acknowledged, Linearizable, Bounded, Alike, Redundant)
+CHECKERS = (
+    *(OneLeader, Epochs, Kept, Quiet, Acknowledged),
+    *(Linearizable, Bounded, Alike, Redundant),
+)
 """In the order in which they judge in the end; `Bounded` sends the clients away."""
