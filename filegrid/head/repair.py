@@ -125,12 +125,16 @@ class Repair:
         gained = self._bytes_per_second * max(seconds, 1e-6)
         most = self._bytes_per_second * BURST_SECONDS
         for name in live:
-            work = self.work.setdefault(name, Work())
+            work = self._work_of(name)
             work.read_bytes = min(most, work.read_bytes + gained)
             work.write_bytes = min(most, work.write_bytes + gained)
         for name in self.work.keys() - set(live):
             if not self.work[name].copies:
                 del self.work[name]
+
+    def _work_of(self, name: str) -> Work:
+        """Of one, too, that has come since the last turn."""
+        return self.work.setdefault(name, Work())
 
     def begin(self, copies: Iterable[Copy], *, planned: bool = False) -> None:
         """Order copies.
@@ -142,8 +146,8 @@ class Repair:
             self.running[copy.deficit.record.chunk.id] = copy.target
             by_target[copy.target].append(copy)
             if not planned:
-                self.work[copy.sources[0]].read(copy.deficit)
-                self.work[copy.target].write(copy.deficit)
+                self._work_of(copy.sources[0]).read(copy.deficit)
+                self._work_of(copy.target).write(copy.deficit)
         for target, theirs in by_target.items():
             for batch in _batches(theirs):
                 self._orders.begin(self._order(self._roster[target], batch))

@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 
 from google.protobuf.message import Message
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from filegrid.ballot import BallotFile
@@ -38,7 +37,7 @@ from filegrid.model import Address, Epoch, Identity, Role
 from filegrid.net.council import Council, incarnate
 from filegrid.net.dial import DataPool, acceptor, hello_of
 from filegrid.net.link import Caller, Handler, Link, Method
-from filegrid.net.tasks import Tasks, shielded
+from filegrid.net.tasks import Loop, Tasks, shielded
 from filegrid.protocol.frames import Plane
 from filegrid.protocol.wire import backup_pb2, frame_pb2, head_pb2, health_pb2
 from filegrid.protocol.wire import journal_pb2 as journal
@@ -161,8 +160,13 @@ class Head:
         )
         self.methods = self._methods()
         self._loops = [
-            (LoopingCall(self._turn), TURN_SECONDS),
-            (LoopingCall(self._housekeep), HOUSEKEEPING_SECONDS),
+            Loop(runtime.clock, self._turn, seconds=TURN_SECONDS, what="a turn of the head"),
+            Loop(
+                runtime.clock,
+                self._housekeep,
+                seconds=HOUSEKEEPING_SECONDS,
+                what="the head's housekeeping",
+            ),
         ]
 
     def _methods(self) -> Mapping[str, Method]:
@@ -203,11 +207,8 @@ class Head:
         self._listener = await self._runtime.network.listen(self._settings.node.listen, build)
         self._log.moved = self._log_moved
         self._council.start()
-        for loop, seconds in self._loops:
-            loop.clock = self._runtime.clock
-            loop.start(seconds).addErrback(
-                lambda failure: _log.failure("a loop of the head failed", failure=failure)
-            )
+        for loop in self._loops:
+            loop.start()
         _log.info(
             "{name} listens at {address}",
             name=self._identity.name,
@@ -232,9 +233,8 @@ class Head:
         """Take no more, finish what was accepted, and end."""
         if self._listener is not None:
             await self._listener.close()
-        for loop, _ in self._loops:
-            if loop.running:
-                loop.stop()
+        for loop in self._loops:
+            loop.stop()
         self._council.hand_over(None)  # the others need not wait for the lease to run out
         self._end_reign("it is stopping")
         await self._council.stop()

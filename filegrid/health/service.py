@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from google.protobuf.message import Message
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -31,6 +30,7 @@ from filegrid.model import Identity, Role
 from filegrid.net.council import Council
 from filegrid.net.dial import acceptor, hello_of
 from filegrid.net.link import Caller, Link, Method
+from filegrid.net.tasks import Loop
 from filegrid.protocol.frames import Plane
 from filegrid.protocol.wire import frame_pb2
 from filegrid.protocol.wire import health_pb2 as wire
@@ -139,7 +139,12 @@ class HealthNode:
             heard=self._judge.heard,
             timeout_seconds=health.silent_seconds,
         )
-        self._loop = LoopingCall(self._turn)
+        self._loop = Loop(
+            runtime.clock,
+            self._turn,
+            seconds=health.probe_seconds,
+            what="a turn of the health node",
+        )
 
     async def start(self) -> None:
         """Listen, elect, and probe.
@@ -150,18 +155,14 @@ class HealthNode:
         self._listener = await self._runtime.network.listen(self._settings.node.listen, build)
         self._council.start()
         self._probing.start()
-        self._loop.clock = self._runtime.clock
-        self._loop.start(self._settings.health.probe_seconds).addErrback(
-            lambda failure: _log.failure("the health node stands still", failure=failure)
-        )
+        self._loop.start()
         _log.info(
             "{name} listens at {address}", name=self._identity.name, address=self._listener.address
         )
 
     async def stop(self) -> None:
         """Take leave of the heads and of the other health nodes."""
-        if self._loop.running:
-            self._loop.stop()
+        self._loop.stop()
         if self._listener is not None:
             await self._listener.close()
         self._council.hand_over(None)

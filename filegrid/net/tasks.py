@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, FirstError, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -85,6 +87,39 @@ def _tell_of(failure: Failure) -> None:
         _log.warn("what nobody waited for failed: {error}", error=failure.value)
     else:
         _log.failure("what nobody waited for failed", failure=failure)
+
+
+class Loop:
+    """Something done again and again.
+
+    A turn that fails is logged as the bug that it is, and the next one comes all the same: a leader
+    that looks after nothing any more would be worse.
+
+    :param what: for the log.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, turn: Callable[[], object], *, seconds: float, what: str
+    ) -> None:
+        self._turn = turn
+        self._seconds = seconds
+        self._what = what
+        self._loop = LoopingCall(self._turn_once)
+        self._loop.clock = clock
+
+    def start(self) -> None:
+        """The first turn is now."""
+        self._loop.start(self._seconds)
+
+    def stop(self) -> None:
+        if self._loop.running:
+            self._loop.stop()
+
+    def _turn_once(self) -> None:
+        try:
+            self._turn()
+        except Exception:
+            _log.failure("{what} failed", what=self._what)
 
 
 class Tasks:

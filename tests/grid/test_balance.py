@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from filegrid.config import Balance
+from filegrid.head.service import Head
 from filegrid.model import Role
 from filegrid.simulation.grid import Machine
 from tests.grid.case import CHUNK, GridCase, content
@@ -131,6 +132,19 @@ class Uneven(SurplusCase):
         self.grid.advance(12)
         self.assertGreater(len(self.stored_chunks(new)), 10)
         self.run_(operator.close())
+        self.until(120)
+
+    def test_back_a_moment_ago(self) -> None:
+        """Chunks may be moved from servers at which repair has not looked since they came."""
+        self.join()
+        self.grid.advance(2)
+        head = self.grid.head.node
+        assert isinstance(head, Head) and head._reign is not None
+        head._reign._balance.start()
+        head._reign._repair.work.clear()
+        head._reign._balance.turn()
+        self.assertGreater(len(head._reign._repair.running), 0)
+        self.grid.advance(30)
         self.until(120)
 
     def test_interrupted(self) -> None:

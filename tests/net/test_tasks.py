@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial import unittest
 
 from filegrid.errors import Unavailable
-from filegrid.net.tasks import begun, shielded
+from filegrid.net.tasks import Loop, begun, shielded
 
 
 class Shielded(unittest.SynchronousTestCase):
@@ -46,6 +47,28 @@ class Shielded(unittest.SynchronousTestCase):
                 step.errback(error)
             self.assertEqual(len(events), 1)
             self.assertEqual(len(self.flushLoggedErrors(KeyError)), bugs)
+
+
+class Loops(unittest.SynchronousTestCase):
+    def test_fails_once(self) -> None:
+        """A turn that fails is told of, and others come after it."""
+        clock, turns = Clock(), []
+
+        def turn() -> None:
+            turns.append(clock.seconds())
+            if len(turns) == 2:
+                raise KeyError("a bug")
+
+        loop = Loop(clock, turn, seconds=0.5, what="the turn")
+        with capturedLogs() as events:
+            loop.start()
+            clock.pump([0.5] * 3)
+        self.assertEqual(turns, [0.0, 0.5, 1.0, 1.5])
+        self.assertEqual([event["what"] for event in events], ["the turn"])
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        loop.stop()
+        loop.stop()
+        self.assertEqual(clock.getDelayedCalls(), [])
 
 
 class Begun(unittest.SynchronousTestCase):
