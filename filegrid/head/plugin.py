@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from twisted.application.service import IService
 
-from filegrid.head.service import Head, open_head
+from filegrid.head.opening import open_head
+from filegrid.head.service import Head
 from filegrid.model import Role
 from filegrid.node import NodeService, Opening
 from filegrid.options import ServiceOptions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 
 from google.protobuf.message import Message
@@ -18,11 +17,11 @@ from filegrid.election.preference import Preference, losses
 from filegrid.election.quorum import Member
 from filegrid.errors import GridError, InvalidRequest, NotLeader
 from filegrid.head.backups import Backups
-from filegrid.head.catching_up import StateReceiver, StateSender, finish
-from filegrid.head.headlog import MOST_APPLIED, HeadLog
+from filegrid.head.catching_up import StateReceiver, StateSender
+from filegrid.head.headlog import HeadLog
 from filegrid.head.journal import Journal
 from filegrid.head.jury import Jury
-from filegrid.head.lineage import LOG, STATE
+from filegrid.head.lineage import STATE
 from filegrid.head.liveness import Liveness
 from filegrid.head.locations import Locations
 from filegrid.head.namespace import Namespace
@@ -516,62 +515,3 @@ class Head:
         """How often this head lost the lead of late, as the log has noted it."""
         elections = self._namespace.elections()
         return losses(elections, self._identity.name, self._runtime.wall_seconds())
-
-
-def open_head(
-    runtime: Runtime,
-    settings: Settings,
-    identity: Identity,
-    *,
-    create: bool,
-    on_fatal: Callable[[GridError], None],
-    certificate_expires_ms: Callable[[], int] = lambda: 0,
-) -> Head:
-    """Open a head's data folder and all that is in it. Blocks.
-
-    A missing folder is made: an empty head cannot do harm, it joins as a new one (S2).
-
-    :param create: make the grid, where there is none yet.
-    :raises GridError: one line: what is wrong with the folder, and what mends it.
-    """
-    folder = DataFolder.open(
-        runtime.disk,
-        str(settings.node.data),
-        grid_id=identity.grid_id,
-        role=identity.role,
-        name=identity.name,
-        create=True,
-        rng=runtime.random,
-    )
-    log = Journal.open(runtime.disk, folder.within(LOG))
-    state = folder.within(STATE)
-    namespace = Namespace(runtime.disk.database(state), runtime.disk.database(state))
-    finish(runtime.disk, folder, log, namespace)
-    alone = settings.node.heads in ((), (settings.address,))
-    if alone and not create and not _has_voters(log, namespace):
-        raise InvalidRequest(
-            "there is no grid in this head's data, and no other head to learn it from",
-            folder.path,
-            advice="bring its data back, or create a new grid with --create",
-        )
-    ballots = BallotFile(runtime.disk, folder.within("ballot"))
-    return Head(
-        runtime,
-        settings,
-        identity,
-        folder=folder,
-        journal=log,
-        namespace=namespace,
-        locations=Locations(sqlite3.connect(":memory:", isolation_level=None)),
-        ballots=ballots,
-        ballot=ballots.read(),
-        create=create,
-        on_fatal=on_fatal,
-        certificate_expires_ms=certificate_expires_ms,
-    )
-
-
-def _has_voters(log: Journal, namespace: Namespace) -> bool:
-    """Whether a grid was ever made here (S1); the entry that says who votes is one of the first."""
-    first = log.read(namespace.applied_index + 1, MOST_APPLIED)
-    return bool(namespace.voters()) or any(one.command.HasField("configure") for one in first)

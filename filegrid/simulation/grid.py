@@ -21,7 +21,8 @@ from filegrid.config import Chunk as ChunkSettings
 from filegrid.config import Grid as GridSettings
 from filegrid.config import Node, Settings, Tls
 from filegrid.errors import GridError
-from filegrid.head.service import Head, open_head
+from filegrid.head.opening import open_head
+from filegrid.head.service import Head
 from filegrid.health.service import HealthNode, open_health_node
 from filegrid.model import Address, Chunk, Identity, Peer, Role
 from filegrid.runtime import Runtime
