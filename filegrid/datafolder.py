@@ -25,7 +25,7 @@ from filegrid.errors import (
     UnsupportedVersion,
     WrongGrid,
 )
-from filegrid.model import Role
+from filegrid.model import Identity, Role
 from filegrid.runtime import Disk, Lock
 
 _FORMAT_VERSION = 1
@@ -63,9 +63,7 @@ class DataFolder:
         disk: Disk,
         path: str,
         *,
-        grid_id: str,
-        role: Role,
-        name: str,
+        identity: Identity,
         create: bool,
         rng: random.Random,
     ) -> DataFolder:
@@ -95,13 +93,13 @@ class DataFolder:
             try:
                 record = _read(disk, path) or _Record(
                     format=_FORMAT_VERSION,
-                    grid_id=grid_id,
-                    role=role.value,
-                    name=name,
+                    grid_id=identity.grid_id,
+                    role=identity.role.value,
+                    name=identity.name,
                     incarnation=rng.randbytes(_INCARNATION_BYTES).hex(),
                     boot_count=0,
                 )
-                _check_owner(record, path, grid_id, role, name)
+                _check_owner(record, path, identity)
                 record["boot_count"] += 1
                 content = json.dumps(record, indent=2) + "\n"
                 replace_file(disk, f"{path}/node", content.encode())
@@ -110,9 +108,9 @@ class DataFolder:
                 raise
         return cls(
             path=path,
-            grid_id=grid_id,
-            role=role,
-            name=name,
+            grid_id=identity.grid_id,
+            role=identity.role,
+            name=identity.name,
             incarnation=bytes.fromhex(record["incarnation"]),
             boot_count=record["boot_count"],
             _lock=lock,
@@ -169,17 +167,16 @@ def _read(disk: Disk, path: str) -> _Record | None:
         ) from error
 
 
-def _check_owner(record: _Record, path: str, grid_id: str, role: Role, name: str) -> None:
-    if record["grid_id"] != grid_id:
+def _check_owner(record: _Record, path: str, identity: Identity) -> None:
+    if record["grid_id"] != identity.grid_id:
         raise WrongGrid(
-            f"a data folder of grid {record['grid_id']}, and this node is of {grid_id}",
+            f"a data folder of grid {record['grid_id']}, and this node is of {identity.grid_id}",
             path,
             advice="give the node a folder of its own",
         )
-    if (record["role"], record["name"]) != (role.value, name):
+    if (record["role"], record["name"]) != (identity.role.value, identity.name):
         raise InvalidRequest(
-            f"the data folder of {record['role']} {record['name']}, and this is "
-            f"{role.value} {name}",
+            f"the data folder of {record['role']} {record['name']}, and this is {identity}",
             path,
             advice="give each node a folder of its own",
         )

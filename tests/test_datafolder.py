@@ -21,7 +21,7 @@ from filegrid.errors import (
     UnsupportedVersion,
     WrongGrid,
 )
-from filegrid.model import Role
+from filegrid.model import Identity, Role
 from filegrid.simulation.disk import SimulatedDisk
 
 PATH = "/data/chunk-1"
@@ -35,15 +35,10 @@ class DataFolderTests(SynchronousTestCase):
         self.random = random.Random(2)
 
     def open(self, **changes: Any) -> DataFolder:
-        arguments: dict[str, Any] = {
-            "grid_id": "g",
-            "role": Role.CHUNK,
-            "name": "chunk-1",
-            "create": False,
-            "rng": self.random,
-            **changes,
-        }
-        return DataFolder.open(self.disk, PATH, **arguments)
+        who: dict[str, Any] = {"grid_id": "g", "role": Role.CHUNK, "name": "chunk-1"}
+        who |= {name: changes.pop(name) for name in who if name in changes}
+        arguments: dict[str, Any] = {"create": False, "rng": self.random, **changes}
+        return DataFolder.open(self.disk, PATH, identity=Identity(**who), **arguments)
 
     def refused(self, kind: type[GridError], *words: str, **changes: Any) -> None:
         error = self.assertRaises(kind, self.open, **changes)

@@ -306,9 +306,7 @@ def open_chunk_server(
         return DataFolder.open(
             runtime.disk,
             path,
-            grid_id=identity.grid_id,
-            role=identity.role,
-            name=identity.name,
+            identity=identity,
             create=create,
             rng=runtime.random,
         )

@@ -19,7 +19,7 @@ from filegrid.head.contents import Contents
 from filegrid.head.journal import Journal
 from filegrid.head.schema import RegisterFile, Registers, open_schema
 from filegrid.head.sessions import MOST_LINEAGE, Sessions
-from filegrid.model import Role, SessionId
+from filegrid.model import Identity, Role, SessionId
 from filegrid.runtime import Disk
 
 STATE = "namespace.sqlite"
@@ -80,10 +80,8 @@ def begin_lineage(
     :raises WrongGrid: where the state is another grid's.
     :raises InvalidRequest: where the lineage is not higher than the state's.
     """
-    folder = DataFolder.open(
-        disk, path, grid_id=birth.grid_id, role=Role.HEAD, name=birth.name, create=True,
-        rng=birth.rng,
-    )  # fmt: skip
+    head = Identity(grid_id=birth.grid_id, role=Role.HEAD, name=birth.name)
+    folder = DataFolder.open(disk, path, identity=head, create=True, rng=birth.rng)
     try:
         state = folder.within(STATE)
         with grid_errors(state):

@@ -39,9 +39,7 @@ def open_head(
     folder = DataFolder.open(
         runtime.disk,
         str(settings.node.data),
-        grid_id=identity.grid_id,
-        role=identity.role,
-        name=identity.name,
+        identity=identity,
         create=True,
         rng=runtime.random,
     )

@@ -341,9 +341,7 @@ def open_health_node(
     folder = DataFolder.open(
         runtime.disk,
         str(settings.node.data),
-        grid_id=identity.grid_id,
-        role=identity.role,
-        name=identity.name,
+        identity=identity,
         create=True,
         rng=runtime.random,
     )
