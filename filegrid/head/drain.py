@@ -114,7 +114,7 @@ class Drain:
         leaving = [
             name
             for name in sorted(self._registry.leaving)
-            if self._roster.state(name) is not State.SUSPECT
+            if self._roster.state(name) is not State.SUSPECT and not self._roster.is_gone(name)
         ]
         needed = {name: self._is_needed(name) for name in leaving}
         # While files are written there is often something that was not looked at yet. That says
@@ -128,7 +128,7 @@ class Drain:
             return
         for name in leaving:
             drained = self._registry.standing(name) is Standing.DRAINED
-            if drained and needed[name] and self._roster.state(name) is State.LIVE:
+            if drained and needed[name]:
                 self._changes.begin(self._note(name, Standing.DRAINING))
             is_quiet = now - self._empty_since.get(name, now) >= QUIET_SECONDS
             if not drained and needed[name] is False and is_quiet:
@@ -144,19 +144,16 @@ class Drain:
     def _is_needed(self, name: str) -> bool | None:
         """Whether anything would be lost, or have fewer replicas than wanted, if it were switched
         off, or if it never came back; None where not all has been looked at just now."""
-        server = self._roster[name]
         if not (self._roster.complete and self._redundancy.settled):
             return None
         if self._roster.state(name) is State.DEAD:
             # This head may never have heard what a dead server holds: all that is missing may be.
-            return bool(self._redundancy.deficits) or self._uploads(name, most=1) > 0
-        if not server.reported:
-            return None
-        return (
-            server.load.writers > 0
-            or any(name in need.leaving for need in self._needs())
-            or self._uploads(name, most=1) > 0
-        )
+            holds_more = bool(self._redundancy.deficits)
+        else:
+            holds_more = self._roster[name].load.writers > 0 or any(
+                name in need.leaving for need in self._needs()
+            )
+        return holds_more or self._uploads(name, most=1) > 0
 
     def waiting(self, name: str) -> tuple[int, int]:
         """Chunks, and bytes in them, that wait to be made elsewhere; of what was looked at."""

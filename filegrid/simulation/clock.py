@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 _FEW = 256
-"""Calls that are kept though they were cancelled, where no more are active."""
+"""Cancelled calls that are not worth looking for, however few others there are."""
 
 
 @implementer(IReactorTime)
@@ -38,13 +38,11 @@ class SimulatedClock:
         assert delay >= 0, delay
         at = self._now + delay
         call = DelayedCall(at, callable, args, kw, self._drop, self._push, self.seconds)
-        self._number += 1
-        heappush(self._entries, (at, self._number, call))
+        self._push(call)
         return call
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
-        calls = {call: None for _, _, call in self._entries if call.active()}
-        return [*sorted(calls, key=DelayedCall.getTime)]
+        return [*{call: None for _, _, call in self._entries if call.active()}]
 
     @property
     def next_at(self) -> float:

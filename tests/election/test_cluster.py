@@ -185,7 +185,7 @@ class CalmTests(SynchronousTestCase):
         def has_vote() -> bool:
             return wiped.member in newest_membership(leader.log).voters
 
-        self.assertTrue(cluster.run(8 * LEASE_SECONDS, lambda: has_vote()))
+        self.assertTrue(cluster.run(8 * LEASE_SECONDS, has_vote))
         self.cut(cluster, leader, hears=True)
         cluster.cut.discard((leader.member.name, other.member.name))
         self.assertTrue(

@@ -12,7 +12,6 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from filegrid.chunk.service import ChunkServer
-from filegrid.chunk.store import Store
 from filegrid.client.grid import GridClient
 from filegrid.errors import GridError
 from filegrid.model import Chunk, Role
@@ -20,6 +19,7 @@ from filegrid.protocol.wire import head_pb2
 from filegrid.protocol.wire.head_pb2 import ManifestPage, Status
 from filegrid.protocol.wire.values_pb2 import Node
 from filegrid.simulation.grid import Machine, SimulatedGrid
+from filegrid.simulation.stored import stored_chunks
 
 T = TypeVar("T")
 
@@ -104,10 +104,7 @@ class GridCase(SynchronousTestCase):
 
     def stored_chunks(self, machine: Machine) -> set[str]:
         """The ids of what lies on a server's disk, whether it runs or not."""
-        if isinstance(machine.node, ChunkServer):
-            return {chunk_id.hex() for chunk_id in machine.node._store.ids()}
-        store = Store(machine.disk, "/data", grid_id=machine.identity.grid_id)
-        return {chunk.id.hex() for chunk in store.load()}
+        return {chunk_id.hex() for chunk_id in stored_chunks(machine)}
 
     def all_stored(self) -> set[str]:
         return set().union(*(self.stored_chunks(one) for one in self.grid.chunk_servers))

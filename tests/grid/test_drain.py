@@ -23,9 +23,6 @@ class DrainCase(GridCase):
     def drain(self, *targets: str, **more: bool) -> list[dict[str, Any]]:
         return self.run_(self.operator.drain(*targets, **more))
 
-    def names(self) -> list[str]:
-        return [machine.name for machine in self.grid.chunk_servers]
-
     def state(self, name: str) -> str:
         return next(one.state for one in self.leaders_status().chunk_servers if one.name == name)
 
@@ -150,7 +147,7 @@ class Draining(DrainCase):
         """What is left on draining servers alone is not missing: it can be read."""
         self.put("/f", content(CHUNK))
         leaving, *others = self.holders("/f")
-        self.drain(*(one for one in self.names() if one not in others))
+        self.drain(*(one.name for one in self.grid.chunk_servers if one.name not in others))
         for name in others:
             self.grid.machine(name).kill()
         self.grid.advance(8)

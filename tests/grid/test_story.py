@@ -85,34 +85,35 @@ class Failover(StoryCase):
         self.assertTrue(any(leader.name in one for one in document["because"]))
 
 
-class Rot(StoryCase):
+class RotCase(StoryCase):
     sections = {"scrub": Scrub(days=0.0001)}
 
-    def test_found_and_healed(self) -> None:
-        """Damage that scrubbing finds is told, and that it was healed."""
+    def heal_rot(self) -> str:
+        """Damage is found by scrubbing, and healed; returns the server on which it was."""
         self.put("/f", content(CHUNK))
         victim = self.holders("/f")[0]
         self.flip("/f", victim)
         self.grid.advance(12)
         self.until_healthy()
         self.grid.advance(3)
+        return victim
+
+
+class Rot(RotCase):
+    def test_found_and_healed(self) -> None:
+        """Damage that scrubbing finds is told, and that it was healed."""
+        victim = self.heal_rot()
         self.assertEqual(
             self.story("rot_found", "rot_healed"), [("rot_found", victim), ("rot_healed", victim)]
         )
 
 
-class RotAndFailover(StoryCase):
-    sections = {"scrub": Scrub(days=0.0001)}
+class RotAndFailover(RotCase):
     heads = 3
 
     def test_nothing_twice(self) -> None:
         """A new leader, which saw it too, does not tell of the same healing again."""
-        self.put("/f", content(CHUNK))
-        victim = self.holders("/f")[0]
-        self.flip("/f", victim)
-        self.grid.advance(12)
-        self.until_healthy()
-        self.grid.advance(3)
+        victim = self.heal_rot()
         leader = self.grid.leader()
         assert leader is not None
         leader.kill()

@@ -113,9 +113,13 @@ def entries(epochs: Sequence[int]) -> list[journal.Entry]:
 
 def configured(epochs: Sequence[int], *voters: Member) -> list[journal.Entry]:
     log = entries(epochs)
-    for voter in voters:
-        log[0].command.configure.voters.add(name=voter.name, incarnation=voter.incarnation)
+    name_voters(log[0], *voters)
     return log
+
+
+def name_voters(entry: journal.Entry, *voters: Member) -> None:
+    for voter in voters:
+        entry.command.configure.voters.add(name=voter.name, incarnation=voter.incarnation)
 
 
 class ShippingCase(unittest.SynchronousTestCase):
@@ -295,8 +299,7 @@ class Ships(ShippingCase):
         self.append(self.entry(1))
         self.pass_time(1)
         without = self.entry(1)
-        for voter in (A, C):
-            without[0].command.configure.voters.add(name=voter.name, incarnation=voter.incarnation)
+        name_voters(without[0], A, C)
         sent = len(self.wire.sent)
         self.append(without)
         self.pass_time(60)

@@ -36,7 +36,7 @@ class OneLeader(Checker):
         if (leading.name, epoch) == self._last:
             return
         self._last = (leading.name, epoch)
-        self.campaign.trace.note(f"-- {leading.name} leads in epoch {epoch}")
+        self.campaign.note(f"{leading.name} leads in epoch {epoch}")
         other = self._of_epoch.setdefault(epoch, leading.name)
         if other != leading.name:
             raise self.broken(f"{other} and {leading.name} served in epoch {epoch}")

@@ -20,7 +20,7 @@ class Linearizable(Checker):
             try:
                 explained = is_linearizable(history)
             except TooLong as error:
-                self.campaign.trace.note(f"-- {path} is not judged: {error}")
+                self.campaign.note(f"{path} is not judged: {error}")
                 continue
             if not explained:
                 told = "\n".join(str(one) for one in sorted(history, key=lambda one: one.began))
