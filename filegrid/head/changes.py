@@ -337,7 +337,7 @@ class Changes:
         self._tree.move(source, parent, target_names[-1].encode())
         resized = self._policies.moved(source, before, parent, entry.command.replication)
         if resized:
-            self._tree.reread()
+            source = self._tree.need(target_names)
         return journal.Outcome(node=source.to_wire(path), resized=resized)
 
     def _weight(self, node: Stored) -> tuple[int, int]:
@@ -379,9 +379,11 @@ class Changes:
             raise AlreadyExists("it exists already", join_path(names), advice="name another path")
         parent = self._tree.find_folder(names[:-1])
         self._policies.check_room([Gain(parent, *self._weight(node))])
-        before = self._policies.effective(node.parent)
         self._trash.take_out(node, parent, names[-1].encode())
-        resized = self._policies.moved(node, before, parent, entry.command.replication)
+        # It was not in the trash that it got its replication, and no folder there says anything.
+        resized = self._policies.moved(node, None, parent, entry.command.replication)
+        if resized:
+            node = self._tree.need(names)
         return journal.Outcome(node=node.to_wire(join_path(names)), resized=resized)
 
     def _empty_trash(self, change: wire.EmptyTrash, entry: journal.Entry) -> journal.Outcome:

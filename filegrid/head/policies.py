@@ -28,7 +28,7 @@ from filegrid.protocol.wire import values_pb2 as wire
 POLICY_NAMES = ("replication", "spread", "trash_seconds", "quota_bytes", "quota_files")
 """What a folder may say; columns of the table, and fields of wire.SetPolicy."""
 
-_ANY = "SELECT EXISTS (SELECT 1 FROM policies)"
+_ANY = "SELECT EXISTS (SELECT 1 FROM policies) OR EXISTS (SELECT 1 FROM policy_work)"
 _VALUES = "replication, spread, trash_seconds, quota_bytes, quota_files"
 _STEP = f"""SELECT parent, {_VALUES} FROM nodes LEFT JOIN policies ON folder = id
     WHERE id = ?"""
@@ -144,7 +144,7 @@ class Policies:
 
     @property
     def _nobody(self) -> bool:
-        """Whether no folder says anything."""
+        """Whether no folder says anything, and all files have followed what any said before."""
         if self._any is None:
             self._any = bool(self._database.execute(_ANY).fetchone()[0])
         return not self._any
@@ -209,16 +209,18 @@ class Policies:
         return after
 
     def moved(
-        self, node: Stored, before: Policy, parent: int, default_replication: int
+        self, node: Stored, before: Policy | None, parent: int, default_replication: int
     ) -> list[bytes]:
-        """`node` now hangs below `parent`, and `before` held where it was.
+        """`node` now hangs below `parent`, and `before` held where it was; None: nobody knows.
 
         :returns: the contents that want another number of replicas now; those below a folder
             follow later.
         """
-        wanted = self.effective(parent).replication
-        if before.replication == wanted:
+        if before is not None and self._nobody:
             return []
+        wanted = self.effective(parent).replication
+        if before is not None and before.replication == wanted and not work_left(self._database):
+            return []  # it has followed that
         if node.is_folder:
             self._database.execute(_ADD_WORK, (node.id,))
             return []
@@ -230,6 +232,7 @@ class Policies:
         :returns: how many nodes they were, `limit` where more may wait; and the contents that
             want another number of replicas now.
         """
+        self._any = None
         changed: list[bytes] = []
         left = limit
         while left > 0:
@@ -257,8 +260,10 @@ class Policies:
 
     def _resize(self, node: Stored, wanted: int) -> list[bytes]:
         assert node.content_id is not None
-        changed = wanted and self._contents.resize(node.content_id, wanted)
-        return [node.content_id] if changed else []
+        if not wanted or not self._contents.resize(node.content_id, wanted):
+            return []
+        self._tree.reread()  # a file is read together with the replication of its content
+        return [node.content_id]
 
 
 def _upwards(database: sqlite3.Connection, folder: int) -> Iterator[tuple[int, Policy | None]]:

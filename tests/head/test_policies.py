@@ -163,6 +163,46 @@ class Replication(PolicyCase):
         self.assertEqual(list(outcome.resized), [content_id])
         self.assertEqual(self.replication("/a/f"), 2)
 
+    def test_moved_before_it_followed(self) -> None:
+        """What is moved while it has not followed yet follows as well, from folder to folder with
+        the same policy, and where the last policy has gone."""
+        self.put("/a/f")
+        self.put("/a/b/g")
+        self.grid.make("/z")
+        self.set("/z", replication=2)
+        self.apply_all()
+        self.set("/a", replication=2)
+        self.grid.rename("/a/f", "/z/f")
+        self.grid.rename("/a/b", "/z/b")
+        self.apply_all()
+        self.assertEqual([self.replication(path) for path in ("/z/f", "/z/b/g")], [2, 2])
+        self.set("/a", unset=("replication",))
+        self.set("/z", unset=("replication",))
+        self.grid.rename("/z/f", "/f")
+        self.grid.rename("/z/b", "/b")
+        self.apply_all()
+        self.assertEqual([self.replication(path) for path in ("/f", "/b/g")], [3, 3])
+
+    def test_restored(self) -> None:
+        """What comes back from the trash follows the folder that it comes to, whatever held where
+        it was, then or now."""
+        self.set("/a", replication=2)
+        self.put("/a/f")
+        self.put("/a/g")
+        self.put("/a/b/h")
+        for path in ("/a/f", "/a/g", "/a/b"):
+            self.grid.remove(path, recursive=path == "/a/b")
+        thrown = {one.path: one.id for one in self.grid.namespace.list_trash(0, 9)}
+        self.grid.make("/z")
+        for path, target in (("/a/f", "/f"), ("/a/b", "/z/b")):
+            self.grid.once(restore_trash=wire.RestoreTrash(trash_id=thrown[path], target=target))
+        self.set("/a", unset=("replication",))
+        self.apply_all()
+        outcome = self.grid.once(restore_trash=wire.RestoreTrash(trash_id=thrown["/a/g"]))
+        self.assertEqual(outcome.node.replication, 3)
+        paths = ("/f", "/z/b/h", "/a/g")
+        self.assertEqual([self.replication(path) for path in paths], [3, 3, 3])
+
     def test_appended(self) -> None:
         """An append keeps what the first writer asked for."""
         for path, asked in (("/a/f", 0), ("/a/g", 5)):
