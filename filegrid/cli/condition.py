@@ -141,6 +141,7 @@ def event_line(event: dict[str, Any]) -> str:
         "disk": f"{node}'s disk",
         "backup_failed": f"{node} could not keep a backup in the grid",
         "backup_kept": f"{node} keeps backups in the grid again",
+        "trash_yielded": "disks are full: the trash gave up before its time",
     }
     text = told.get(event["kind"], f"{event['kind']}: {node}")
     if event["text"]:

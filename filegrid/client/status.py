@@ -24,6 +24,7 @@ _KINDS = {
     Event.KIND_DISK: "disk",
     Event.KIND_BACKUP_FAILED: "backup_failed",
     Event.KIND_BACKUP_KEPT: "backup_kept",
+    Event.KIND_TRASH_YIELDED: "trash_yielded",
 }
 
 

@@ -59,6 +59,9 @@ _SET_SERVER = """INSERT INTO servers (name, incarnation, rack, address) VALUES (
     address = excluded.address"""
 _SET_STANDING = "UPDATE servers SET standing = ?1 WHERE name = ?2 AND standing <> ?1"
 
+YIELDED_TOLD_MS = 3_600_000
+"""Between two times that the story tells of the trash giving up before its time."""
+
 _TOGETHER = frozenset({"publish", "rename", "remove", "make_folder", "keep_sessions"})
 """What looks at the tables only through those who know what is not written yet. All other commands
 are rare, and find everything written."""
@@ -466,8 +469,19 @@ class Changes:
         self._sessions.end(session)
 
     def _purge_trash(self, change: journal.PurgeTrash, entry: journal.Entry) -> journal.Outcome:
-        count, released = self._trash.purge(change.limit, early=change.early)
+        if change.early and (path := self._trash.hurry_oldest()):
+            self._tell_yielded(path, entry)
+        count, released = self._trash.purge(change.limit)
         return journal.Outcome(count=count, released=released)
+
+    def _tell_yielded(self, path: str, entry: journal.Entry) -> None:
+        """Nobody loses unawares what could still be restored; but there may be many."""
+        at_ms = entry.command.wall_ms
+        last = chronicle.last_event(self._database, "", [Event.KIND_TRASH_YIELDED])
+        if last is None or not 0 <= at_ms - last.at_ms < YIELDED_TOLD_MS:
+            text = f"{path}, and perhaps more"
+            told = Event(kind=Event.KIND_TRASH_YIELDED, text=text, at_ms=at_ms)
+            chronicle.note(self._database, [told])
 
     def _register_server(
         self, change: journal.RegisterServer, entry: journal.Entry

@@ -7,7 +7,7 @@ that this history never opened is not ours to judge, and stays.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
 from twisted.logger import Logger
@@ -17,6 +17,7 @@ from filegrid.head.liveness import State
 from filegrid.head.locations import Locations
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.roster import Roster, Server
+from filegrid.head.schema import MOST_INTEGER
 from filegrid.head.sessions import lineage_of
 from filegrid.head.view import View
 from filegrid.model import ChunkId, session_of
@@ -27,6 +28,9 @@ from filegrid.runtime import Runtime
 
 CHUNKS_PER_ORDER = 256
 CHUNKS_PER_TURN = 2048
+
+COUNTED_CHUNKS = 4096
+"""Of those that are to go: more say nothing new."""
 
 DISCARD_SECONDS = 60.0
 
@@ -99,6 +103,13 @@ class Collector:
         if not self.held_back:
             self._discard(unpublished[:CHUNKS_PER_TURN])
         self._discard(released)
+
+    def coming_bytes(self) -> Counter[str]:
+        """What each server gets back once the grace of what was released is over, or a part."""
+        coming: Counter[str] = Counter()
+        for chunk in self._namespace.released_before(MOST_INTEGER, COUNTED_CHUNKS):
+            coming.update(dict.fromkeys(self._locations.reporters(chunk.id), chunk.length))
+        return coming
 
     def _is_abandoned(self, chunk_id: ChunkId) -> bool:
         session = session_of(chunk_id)

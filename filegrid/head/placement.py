@@ -17,6 +17,11 @@ SPARE_FRACTION = 0.02
 """Of a server's capacity, never promised to new chunks: repair and removal need room (S22)."""
 
 
+def has_room(left_bytes: int, capacity_bytes: int) -> bool:
+    """Whether enough would be left on a server."""
+    return left_bytes >= capacity_bytes * SPARE_FRACTION
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A live, writable chunk server as placement sees it."""
@@ -28,7 +33,7 @@ class Candidate:
     transfers: int = 0
 
     def has_room(self, chunk_bytes: int) -> bool:
-        return self.free_bytes - chunk_bytes >= self.capacity_bytes * SPARE_FRACTION
+        return has_room(self.free_bytes - chunk_bytes, self.capacity_bytes)
 
     @property
     def weight(self) -> float:

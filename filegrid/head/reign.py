@@ -50,6 +50,9 @@ FIRST_LINEAGE = 1
 PURGED_AT_ONCE = 256
 """Nodes and chunks taken out of the trash by one entry of the log."""
 
+YIELDED_AT_ONCE = 16
+"""Of what is in the trash, in one turn, while disks are full."""
+
 POLICY_BATCHES = 8
 """Entries in one turn that have files follow the policies of their folders; changes wait for no
 more than one of them."""
@@ -352,18 +355,23 @@ class Reign:
                 await self._ledger.propose(
                     journal.Command(apply_policies=apply, replication=self._grid.replication)
                 )
-            if self._is_full() and self._namespace.list_trash(0, 1):
-                # Under pressure the oldest in the trash yields (S22).
-                purge = journal.PurgeTrash(limit=PURGED_AT_ONCE, early=True)
-                await self._ledger.propose(journal.Command(purge_trash=purge))
+            await self._yield_trash()
         except GridError as error:
             _log.warn("what has expired stays for now: {error}", error=error)
 
-    def _is_full(self) -> bool:
-        """Whether too few chunk servers have room for a chunk to be placed as it should."""
-        servers = self._roster.candidates()
-        roomy = sum(one.has_room(self._grid.chunk_bytes) for one in servers)
-        return roomy < min(self._grid.replication, len(servers))
+    async def _yield_trash(self) -> None:
+        """Under pressure the oldest in the trash yields (S22), until enough is on its way back.
+
+        That comes only after the grace; all the trash would be gone by then.
+        """
+        for _ in range(YIELDED_AT_ONCE):
+            wanted = self._grid.chunk_bytes, self._grid.replication
+            if not self._roster.is_full(*wanted, self._collector.coming_bytes()):
+                return
+            if not self._namespace.list_trash(0, 1):
+                return
+            purge = journal.PurgeTrash(limit=PURGED_AT_ONCE, early=True)
+            await self._ledger.propose(journal.Command(purge_trash=purge))
 
     async def _keep_voters(self) -> None:
         """One step towards the heads that are to vote; :mod:`filegrid.head.membership` says why it

@@ -6,7 +6,7 @@ leader asks for heartbeats, judges and gives orders.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from filegrid.errors import DuplicateName, GridError, NotLeader, Unavailable
 from filegrid.head.liveness import Liveness, State
 from filegrid.head.locations import Locations
-from filegrid.head.placement import Candidate
+from filegrid.head.placement import Candidate, has_room
 from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
 from filegrid.head.restraint import Restraint
@@ -453,6 +453,25 @@ class Roster:
         if self._reign is None:
             raise NotLeader("this head gives no orders any more")
         return wire.Order(lineage=self._reign.lineage, epoch=self._reign.epoch, run=server.run)
+
+    def is_full(self, chunk_bytes: int, count: int, coming: Mapping[str, int]) -> bool:
+        """Whether fewer than `count` servers have room for a chunk, of those that are to stay.
+
+        Whoever is away, or slow, or has not reported to this head, is not full for that: it has
+        what it said last, and room where it said nothing.
+
+        :param coming: bytes that each of them is about to get back.
+        """
+        staying = [server for server in self if server.name not in self._registry.leaving]
+        roomy = sum(
+            not server.load.capacity_bytes
+            or has_room(
+                server.load.free_bytes + coming.get(server.name, 0) - chunk_bytes,
+                server.load.capacity_bytes,
+            )
+            for server in staying
+        )
+        return roomy < min(count, len(staying))
 
     def candidates(self, *, suspect: bool = False) -> list[Candidate]:
         """The servers that may get new chunks.

@@ -16,7 +16,7 @@ from filegrid.model import ChunkId
 
 _PUT = "INSERT INTO trash VALUES (ROWS)"
 _FIRST_DUE = "SELECT due_ms, node FROM trash WHERE due_ms <= ? ORDER BY due_ms, node LIMIT 1"
-_OLDEST = "SELECT due_ms, node FROM trash ORDER BY due_ms, node LIMIT 1"
+_OLDEST = "SELECT due_ms, node, path FROM trash ORDER BY due_ms, node LIMIT 1"
 _FIND = "SELECT due_ms, node, path FROM trash WHERE node = ? AND due_ms > ?"
 _LIST = """SELECT due_ms, node, path, removed_ms FROM trash
     WHERE node > ? AND due_ms > ? ORDER BY node LIMIT ?"""
@@ -129,10 +129,18 @@ class Trash:
             return self._database.execute(_HURRY_ALL, (now_ms,)).rowcount
         return sum(self._database.execute(_HURRY, (now_ms, node)).rowcount for node in nodes)
 
-    def purge(self, limit: int, *, early: bool = False) -> tuple[int, list[ChunkId]]:
+    def hurry_oldest(self) -> str:
+        """It is due from now on, as what was taken apart in part is never restored; returns where
+        it was, or nothing where all is due that is there."""
+        row = self._database.execute(_OLDEST).fetchone()
+        if row is None or not self.hurry([row[1]]):
+            return ""
+        path: str = row[2]
+        return path
+
+    def purge(self, limit: int) -> tuple[int, list[ChunkId]]:
         """Take apart what is due, the oldest first, at most `limit` nodes and chunks.
 
-        :param early: or the very oldest, although it is not due.
         :returns: how many they were, `limit` where more may be due; and the released chunks.
         """
         released: list[ChunkId] = []
@@ -140,12 +148,6 @@ class Trash:
         while left:
             now_ms = self._registers.now.log_time_ms
             row = self._database.execute(_FIRST_DUE, (now_ms,)).fetchone()
-            if row is None and early:
-                # It is due from now on: what was taken apart in part is never restored.
-                oldest, early = self._database.execute(_OLDEST).fetchone(), False
-                if oldest is not None:
-                    self._database.execute(_HURRY, (now_ms, oldest[1]))
-                    continue
             if row is None:
                 break
             top = child(self._database, TRASH, _name_in_trash(row[1]))

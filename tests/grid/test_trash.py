@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from filegrid.chunk.store import RESERVE_BYTES
 from filegrid.client.stat import Trashed
 from filegrid.errors import AlreadyExists, NoSpace, NoSuchPath, NotPermitted
+from filegrid.head.placement import SPARE_FRACTION
 from filegrid.model import Role
+from filegrid.simulation.grid import Machine
 from tests.grid.case import CHUNK, GridCase, content
 
 
@@ -76,19 +79,63 @@ class Emptying(TrashCase):
         self.assertEqual(len(self.all_stored()), 1)
         self.assertEqual(self.read("/kept"), b"x")
 
-    def test_full_disks(self) -> None:
-        """When disks are full the oldest in the trash yields by itself, the newest last (S22)."""
-        self.put("/old", content(2 * CHUNK))
+
+class FilledCase(TrashCase):
+    """Something old and something newer in the trash, and disks that can be filled."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.put("/old", content(8 * CHUNK))
         self.run_(self.client.remove("/old"))
         self.grid.advance(1)
         self.put("/new", content(CHUNK))
-        for machine in self.grid.chunk_servers:
-            machine.disk.capacity_bytes = 257 * 1024 * 1024
         self.run_(self.client.remove("/new"))
-        self.grid.advance(3)
-        self.assertNotIn("/old", [one.path for one in self.listed()])
+
+    def fill(self, machine: Machine) -> None:
+        """There would be room for five chunks beside what is always kept free."""
+        machine.disk.capacity_bytes = round((RESERVE_BYTES + 5 * CHUNK) / (1 - SPARE_FRACTION))
+
+    def left(self) -> list[str]:
+        return [one.path for one in self.listed()]
+
+
+class Yielding(FilledCase):
+    """When disks are full the trash yields by itself (S22)."""
+
+    chunk_servers = 3
+
+    def test_oldest(self) -> None:
+        """The oldest goes, and no more than is needed, and that is told."""
+        for machine in self.grid.chunk_servers:
+            self.fill(machine)
+        self.grid.advance(4)
+        self.assertEqual(self.left(), ["/new"])
+        told = [one for one in self.run_(self.client.events())["events"] if "trash" in one["kind"]]
+        self.assertEqual([one["text"] for one in told], ["/old, and perhaps more"])
         self.grid.advance(30)
-        self.assertEqual(self.all_stored(), set())
+        self.assertEqual(self.left(), ["/new"])
+        self.assertEqual(len(self.all_stored()), 1)
+        self.put("/more", content(CHUNK))
+
+
+class Roomy(FilledCase):
+    """With one server more than a chunk has replicas."""
+
+    chunk_servers = 4
+
+    def test_servers_away(self) -> None:
+        """It does not yield because servers with room are away, or have not told of it yet."""
+        full, *others = self.grid.chunk_servers
+        self.fill(full)
+        self.grid.advance(3)
+        for machine in others:
+            machine.kill()
+        self.grid.advance(40)
+        (head,) = self.grid.heads
+        head.kill()
+        self.grid.wait(head.start())
+        self.grid.advance(40)
+        self.assertEqual(self.left(), ["/old", "/new"])
 
 
 class Full(TrashCase):

@@ -113,6 +113,8 @@ class Event(_message.Message):
         """Of the backups that the grid keeps in itself; `node` is the head that makes them."""
         KIND_BACKUP_KEPT: Event._Kind.ValueType  # 31
         """the first one after that"""
+        KIND_TRASH_YIELDED: Event._Kind.ValueType  # 40
+        """disks were full: what was removed went before its time"""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: Event.Kind.ValueType  # 0
@@ -140,6 +142,8 @@ class Event(_message.Message):
     """Of the backups that the grid keeps in itself; `node` is the head that makes them."""
     KIND_BACKUP_KEPT: Event.Kind.ValueType  # 31
     """the first one after that"""
+    KIND_TRASH_YIELDED: Event.Kind.ValueType  # 40
+    """disks were full: what was removed went before its time"""
 
     KIND_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
