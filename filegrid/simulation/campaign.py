@@ -21,12 +21,15 @@ from filegrid.errors import GridError
 from filegrid.head.service import Head
 from filegrid.model import Role
 from filegrid.protocol.wire import head_pb2
+from filegrid.simulation.actor import Actor
 from filegrid.simulation.checkers import CHECKERS
-from filegrid.simulation.checkers.checker import Broken, Checker
+from filegrid.simulation.checkers.checker import Checker
 from filegrid.simulation.grid import Machine, SimulatedGrid, Stuck
 from filegrid.simulation.misfortune import LATENCY_SECONDS, Misfortune
 from filegrid.simulation.operators import Operators
+from filegrid.simulation.promises import Broken
 from filegrid.simulation.scenario import Scenario, draw_strikes
+from filegrid.simulation.steward import Steward
 from filegrid.simulation.trace import Trace
 from filegrid.simulation.workload import Shared, User
 
@@ -74,7 +77,7 @@ class Campaign:
     """A run of one scenario from one seed.
 
     :ivar operators: the people who tend the grid; :ivar misfortune: all that befalls it.
-    :ivar users: the clients; :ivar shared: the files that all of them change.
+    :ivar actors: the clients at work; :ivar shared: the files that most of them change.
     :ivar calm: the storm is over: nothing befalls the grid any more, and nothing new is begun.
     """
 
@@ -98,7 +101,7 @@ class Campaign:
         self.trace = Trace(self.grid.clock.seconds)
         self.calm = False
         self.shared = Shared()
-        self.users: list[User] = []
+        self.actors: list[Actor] = []
         self.operators = Operators(self)
         self.misfortune = Misfortune(self)
         self._capacity_bytes = self.rng("disks").choice((LARGE_BYTES, SMALL_BYTES))
@@ -137,11 +140,11 @@ class Campaign:
             promise=promise,
             detail=detail,
             told=self.trace.tail(TOLD_LINES) if promise else [],
-            operations=sum(user.operations for user in self.users),
-            unknown=sum(user.unknown for user in self.users),
-            refused=sum(user.refused for user in self.users),
+            operations=sum(one.operations for one in self.actors),
+            unknown=sum(one.unknown for one in self.actors),
+            refused=sum(one.refused for one in self.actors),
             strikes=dict(self.misfortune.applied),
-            longest_pause_seconds=max([0.0, *(one.longest_pause_seconds for one in self.users)]),
+            longest_pause_seconds=max([0.0, *(one.longest_pause_seconds for one in self.actors)]),
             simulated_seconds=self.seconds,
             digest=self.trace.digest(),
         )
@@ -158,10 +161,11 @@ class Campaign:
             self.furnish(machine)
         self.grid.advance(1)  # until everybody knows that everybody has a vote
         names = [f"client-{number + 1}" for number in range(self.scenario.clients)]
-        self.users = [User(self, name, self.rng(name)) for name in names]
+        self.actors = [User(self, name, self.rng(name)) for name in names]
+        self.actors.append(Steward(self, "steward", self.rng("steward")))
         self._checkers = [make(self) for make in CHECKERS]
         self._set_pace()
-        self._working = [Deferred.fromCoroutine(user.work()) for user in self.users]
+        self._working = [Deferred.fromCoroutine(one.work()) for one in self.actors]
         for one in self._working:
             one.addErrback(self.failed)
         for strike in self._strikes:
@@ -171,8 +175,8 @@ class Campaign:
         """Mend everything; then all must heal, and all promises must have been kept."""
         self.calm = True
         self.misfortune.heal()
-        for user in self.users:
-            user.stopping = True
+        for actor in self.actors:
+            actor.stopping = True
         self.ask(self._calm_down(self._working))
         for checker in self._checkers:
             self.ask(checker.finish())

@@ -252,14 +252,14 @@ class Misfortune:
         if named is None:
             return False
         there = where_stored(self._grid)
-        return all(len(there.get(chunk.id, set()) - {machine.name}) >= 2 for chunk in named)
+        return all(len(there.get(one.chunk.id, set()) - {machine.name}) >= 2 for one in named)
 
     def _rot(self, strike: Strike) -> bool:
         """A byte of a replica changes, where the chunk has others."""
         named = named_chunks(self._grid)
         if not named:
             return False
-        chunk = named[int(strike.whom * len(named))]
+        chunk = named[int(strike.whom * len(named))].chunk
         holders = [one for one in self._grid.chunk_servers if chunk.id in stored_chunks(one)]
         if len(holders) < 3 or not chunk.length:
             return False
@@ -299,14 +299,14 @@ class Misfortune:
         return self._campaign.note(f"mute {machine.name} to {len(others)}")
 
     def _cut_client(self, strike: Strike) -> bool:
-        user = pick(self._campaign.users, strike.whom)
-        if user is None:
+        client = pick(self._campaign.actors, strike.whom)
+        if client is None:
             return False
         machines = [one.name for one in self._grid.machines]
         if strike.amount < 0.5:
             machines = [one.name for one in self._grid.heads]
-        self._cut(strike, [(user.name, other) for other in machines], both=True)
-        return self._campaign.note(f"cut {user.name} off")
+        self._cut(strike, [(client.name, other) for other in machines], both=True)
+        return self._campaign.note(f"cut {client.name} off")
 
     def _flap(self, strike: Strike) -> bool:
         """A way that comes and goes."""
@@ -354,7 +354,7 @@ class Misfortune:
 
     def _others(self, machine: Machine) -> list[str]:
         names = [one.name for one in self._grid.machines if one is not machine]
-        return [*names, *(user.name for user in self._campaign.users), operators.NAME]
+        return [*names, *(one.name for one in self._campaign.actors), operators.NAME]
 
     def _some_others(self, strike: Strike, machine: Machine) -> list[str]:
         others = self._others(machine)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from filegrid.chunk.service import ChunkServer
 from filegrid.chunk.store import Store
 from filegrid.head.service import Head
-from filegrid.model import Chunk, ChunkId
+from filegrid.head.view import ChunkRecord
+from filegrid.model import ChunkId
 from filegrid.simulation.grid import Machine, SimulatedGrid
 
 MOST_CHUNKS = 100_000
@@ -29,9 +30,9 @@ def where_stored(grid: SimulatedGrid) -> dict[ChunkId, set[str]]:
     return found
 
 
-def named_chunks(grid: SimulatedGrid) -> list[Chunk] | None:
+def named_chunks(grid: SimulatedGrid) -> list[ChunkRecord] | None:
     """What committed files refer to, as the leader has it; None while nobody leads."""
     leader = grid.leader()
     if leader is None or not isinstance(leader.node, Head):
         return None
-    return [one.chunk for one in leader.node._namespace.chunks_after(b"", MOST_CHUNKS)]
+    return leader.node._namespace.chunks_after(b"", MOST_CHUNKS)

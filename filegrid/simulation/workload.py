@@ -9,40 +9,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from filegrid.client.grid import GridClient
-from filegrid.errors import (
-    ContentCollected,
-    DeadlineExceeded,
-    GridError,
-    NoSpace,
-    NoSuchPath,
-    OutcomeUnknown,
-    Unavailable,
-)
-from filegrid.simulation.checkers.checker import Broken
+from filegrid.errors import NoSuchPath
+from filegrid.simulation.actor import Act, Actor
 from filegrid.simulation.linearizability import UNKNOWN, Operation
+from filegrid.simulation.promises import BYTES_PROMISE, ERRORS_PROMISE, KEPT_PROMISE, Broken
 
 if TYPE_CHECKING:
     from filegrid.simulation.campaign import Campaign
 
-T = TypeVar("T")
-
-TIMEOUTS_SECONDS = (0.7, 3.0, 10.0)
-"""Of one client or another: who waits for less often does not learn what came of a change."""
-
-NOT_DONE = (Unavailable, DeadlineExceeded, NoSpace)
-"""What says of a change that it was not applied, and never will be."""
-
 SHARED_FILES = 3
 MOST_SHARED_OPERATIONS = 40
 """On one shared file, before another takes its place: long histories take long to judge."""
-
-PAUSES_SECONDS = (0.0, 0.1, 0.8, 2.0)
-"""Between two operations of a client: some five in six simulated seconds, of all four together."""
 
 MOST_FILES = 30
 """In the folder of one client."""
@@ -50,10 +31,6 @@ MOST_FILES = 30
 SMALL_BYTES = (0, 50, 3000, 40_000)
 LARGE_BYTES = 300_000
 """Of two chunks."""
-
-KEPT_PROMISE = "acknowledged changes are never lost"
-BYTES_PROMISE = "every byte read is of one version that was written"
-ERRORS_PROMISE = "a correct request fails only where the grid cannot serve it"
 
 
 class Shared:
@@ -77,8 +54,8 @@ class Shared:
         return path
 
 
-class User:
-    """One client at work.
+class User(Actor):
+    """One client with files of its own, which also changes those that all share.
 
     :ivar contents: what each file in its folder must hold, one of several where that is not known;
         None for a folder.
@@ -86,93 +63,32 @@ class User:
     """
 
     def __init__(self, campaign: Campaign, name: str, rng: random.Random) -> None:
-        self.name = name
-        self.stopping = False
-        self.operations = self.unknown = self.refused = 0
-        self.longest_pause_seconds = 0.0
-        self._campaign = campaign
-        self._random = rng
-        self._count = 0
-        runtime, identity = campaign.grid.client_runtime(name)
-        self._runtime = runtime
-        self.client = GridClient(
-            runtime,
-            identity,
-            [*campaign.grid.head_addresses],
-            timeout_seconds=rng.choice(TIMEOUTS_SECONDS),
-        )
+        super().__init__(campaign, name, rng)
         self.contents: dict[str, set[bytes] | None] = {}
         self.absent: set[str] = set()
         self.maybe: set[str] = set()
-
-    @property
-    def folder(self) -> str:
-        return f"/{self.name}"
-
-    # At work.
-
-    async def work(self) -> None:
-        """One operation after the other until :attr:`stopping`.
-
-        :raises Broken: where an answer is not one that a correct grid gives.
-        """
-        while not self.stopping and not await self._done("mkdir", self._mkdir(self.folder)):
-            await self._runtime.sleep(0.2)
-        acts = [
+        self._acts: list[Act] = [
             *(self._create, self._create, self._replace, self._rename, self._remove, self._make),
             *(self._read, self._read, self._list),
             *(self._shared_write, self._shared_write, self._shared_read, self._shared_read),
             self._shared_remove,
         ]
-        while not self.stopping:
-            began = self._campaign.seconds
-            act = self._random.choice(acts)
-            if len(self.contents) >= MOST_FILES and act in (self._create, self._make):
-                act = self._remove
-            await act()
-            self.operations += 1
-            took = self._campaign.seconds - began
-            self.longest_pause_seconds = max(self.longest_pause_seconds, took)
-            await self._runtime.sleep(self._random.choice(PAUSES_SECONDS))
 
-    async def _mkdir(self, path: str) -> object:
-        return await self.client.mkdir(path, parents=True)
-
-    async def _done(self, what: str, change: Coroutine[Deferred[Any], Any, object]) -> bool | None:
-        """Whether it was done; None where nobody knows.
-
-        Any other error is not what the caller deserves: all these have to succeed.
-        """
-        try:
-            await change
-        except OutcomeUnknown:
-            self.unknown += 1
-            outcome: bool | None = None
-        except NOT_DONE:
-            self.refused += 1
-            outcome = False
-        except GridError as error:
-            raise self._unfair(what, error) from error
-        else:
-            outcome = True
-        word = {True: "done", False: "not done", None: "unknown"}[outcome]
-        self._campaign.trace.note(f"{self.name} {what}: {word}")
-        return outcome
-
-    def _unfair(self, what: str, error: GridError) -> Broken:
-        return Broken(ERRORS_PROMISE, f"{self.name} {what}: {type(error).__name__}: {error}")
+    def choose(self) -> Act:
+        act = self._random.choice(self._acts)
+        if len(self.contents) >= MOST_FILES and act in (self._create, self._make):
+            return self._remove
+        return act
 
     def _new_path(self) -> str:
         self._count += 1
         return f"{self.folder}/{self._count}"
 
-    def _new_content(self) -> bytes:
-        """Bytes that nobody wrote before."""
-        self._count += 1
+    def _some_content(self) -> bytes:
         length = self._random.choice(SMALL_BYTES)
         if self._random.random() < 0.03:
             length = LARGE_BYTES
-        return f"{self.name}:{self._count}:".encode() + self._random.randbytes(length)
+        return self._new_content(length)
 
     def _some_file(self) -> str | None:
         files = [path for path, contents in self.contents.items() if contents is not None]
@@ -183,7 +99,7 @@ class User:
         self._note(path, await self._done(f"mkdir {path}", self._mkdir(path)), None)
 
     async def _create(self) -> None:
-        path, content = self._new_path(), self._new_content()
+        path, content = self._new_path(), self._some_content()
         writing = self.client.write_bytes(path, content)
         self._note(path, await self._done(f"create {path} {len(content)}", writing), {content})
 
@@ -197,7 +113,7 @@ class User:
         path = self._some_file()
         if path is None:
             return
-        content = self._new_content()
+        content = self._some_content()
         writing = self.client.write_bytes(path, content, overwrite=True)
         done = await self._done(f"replace {path} {len(content)}", writing)
         contents = self.contents[path]
@@ -234,18 +150,6 @@ class User:
         if done is not False:
             del self.contents[path]
             (self.absent if done else self.maybe).add(path)
-
-    async def _ask(self, what: str, question: Coroutine[Deferred[Any], Any, T]) -> T | None:
-        """None where there was no answer."""
-        try:
-            return await question
-        except NoSuchPath:
-            raise
-        except (*NOT_DONE, ContentCollected):
-            self.refused += 1
-            return None
-        except GridError as error:
-            raise self._unfair(what, error) from error
 
     async def _read(self) -> None:
         path = self._some_file()

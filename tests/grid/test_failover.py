@@ -28,7 +28,7 @@ class Failover(SynchronousTestCase):
     @property
     def longest_pause_seconds(self) -> float:
         """That a client saw in one operation."""
-        return max(user.longest_pause_seconds for user in self.campaign.users)
+        return max(one.longest_pause_seconds for one in self.campaign.actors)
 
     def suffer(self, strike: Callable[[Campaign, Machine], object], seconds: float = 3.5) -> None:
         """Let the leader suffer it while clients work; the pause is bounded, the rest is whole."""
@@ -43,7 +43,7 @@ class Failover(SynchronousTestCase):
 
     def others(self, campaign: Campaign, leader: Machine) -> list[str]:
         names = [one.name for one in campaign.grid.machines if one is not leader]
-        return [*names, *(user.name for user in campaign.users)]
+        return [*names, *(one.name for one in campaign.actors)]
 
     def test_killed(self) -> None:
         """The leader is killed."""

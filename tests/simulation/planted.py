@@ -19,8 +19,10 @@ from filegrid.hashing import BlockVerifier
 from filegrid.head import shipping
 from filegrid.head.collector import Collector
 from filegrid.head.locations import Locations
+from filegrid.head.policies import Policies
 from filegrid.head.pruning import Pruning
 from filegrid.head.sessions import Sessions
+from filegrid.head.trash import Trash
 from filegrid.model import Epoch
 from filegrid.net.council import Council
 from filegrid.net.dial import DataPool
@@ -142,6 +144,25 @@ def _epochs_ignored(patch: Patch) -> None:
     patch(Fence, "admit", lambda fence, lineage, epoch: False)
 
 
+def _quotas_ignored(patch: Patch) -> None:
+    patch(Policies, "check_room", lambda policies, gains: None)
+
+
+def _policies_not_followed(patch: Patch) -> None:
+    """What comes to another folder keeps the replication that it had."""
+    patch(Policies, "moved", lambda policies, node, before, parent, default: [])
+
+
+def _trash_purged_early(patch: Patch) -> None:
+    real = Trash.purge
+
+    def purge(trash: Trash, limit: int) -> object:
+        trash.hurry(())
+        return real(trash, limit)
+
+    patch(Trash, "purge", purge)
+
+
 PLANTED: dict[str, Planted] = {
     "votes_not_stored": Planted(plant=_votes_not_stored, faults=("crash-head", "hand-over")),
     "any_head_is_obeyed": Planted(
@@ -179,4 +200,7 @@ PLANTED: dict[str, Planted] = {
     "not_verified": Planted(plant=_not_verified, faults=("rot",)),
     "nothing_removed": Planted(plant=_nothing_removed, faults=()),
     "connections_left_open": Planted(plant=_connections_left_open, faults=()),
+    "quotas_ignored": Planted(plant=_quotas_ignored, faults=()),
+    "policies_not_followed": Planted(plant=_policies_not_followed, faults=()),
+    "trash_purged_early": Planted(plant=_trash_purged_early, faults=("add-chunk",)),
 }

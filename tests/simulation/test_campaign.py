@@ -62,18 +62,18 @@ class Strikes(SynchronousTestCase):
 
     def test_kinds(self) -> None:
         """Each kind of strike can happen, and the grid heals from all of them together."""
-        campaign = Campaign(Scenario(faults=()), 8)
+        campaign = Campaign(Scenario(faults=()), 9)
         campaign.begin()
         self.addCleanup(campaign.close)
         campaign.pass_time(10)
         for number, kind in enumerate(FAULTS):
-            for turn in range(5):
+            for turn in range(8):
                 if not campaign.misfortune.applied[kind]:
                     whom = (number + turn) % 5 / 5
                     campaign.misfortune.strike(
                         Strike(number=number, at=0, kind=kind, whom=whom, seconds=0.5, amount=0.4)
                     )
-                    campaign.pass_time(1 + turn)
+                    campaign.pass_time(1 + turn * turn)
         self.assertEqual(set(FAULTS) - set(campaign.misfortune.applied), set())
         campaign.finish()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from filegrid.simulation.checkers.checker import Checker
-from filegrid.simulation.workload import KEPT_PROMISE
+from filegrid.simulation.promises import KEPT_PROMISE
 
 
 class Acknowledged(Checker):
@@ -15,5 +15,5 @@ class Acknowledged(Checker):
     promise = KEPT_PROMISE
 
     async def finish(self) -> None:
-        for user in self.campaign.users:
-            await user.check()
+        for actor in self.campaign.actors:
+            await actor.check()

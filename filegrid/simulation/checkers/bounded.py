@@ -36,10 +36,10 @@ class Bounded(Checker):
             raise self.broken(f"{timers} timers and {connections} connections")
 
     async def finish(self) -> None:
-        for user in self.campaign.users:
-            await user.client.close()
+        for actor in self.campaign.actors:
+            await actor.client.close()
         await self.campaign.sleep(SETTLED_SECONDS)
-        gone = {user.name for user in self.campaign.users}
+        gone = {actor.name for actor in self.campaign.actors}
         left = [name for name in self.campaign.grid.network.connected_hosts() if name in gone]
         if left:
             raise self.broken(f"connections of {left} are left after they were closed")

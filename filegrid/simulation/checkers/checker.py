@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from filegrid.simulation.promises import Broken
+
 if TYPE_CHECKING:
     from filegrid.simulation.campaign import Campaign
-
-
-class Broken(AssertionError):
-    """A promise was not kept.
-
-    :ivar promise: which one; :ivar detail: how.
-    """
-
-    def __init__(self, promise: str, detail: str) -> None:
-        super().__init__(f"{promise}: {detail}")
-        self.promise = promise
-        self.detail = detail
 
 
 class Checker:

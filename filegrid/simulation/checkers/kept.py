@@ -26,7 +26,7 @@ class Kept(Checker):
         super().__init__(campaign)
         self._wiped: Counter[ChunkId] = Counter()  # since it was whole the last time
         self._rotten: Counter[ChunkId] = Counter()  # nobody knows when that is found
-        self._whole: set[ChunkId] = set()
+        self._whole: dict[ChunkId, int] = {}  # replicas that were there
         campaign.misfortune.tell_wiped = self._wiped.update
         campaign.misfortune.tell_rotten = self._rotten.update
 
@@ -35,17 +35,18 @@ class Kept(Checker):
         if named is None:
             return
         there = where_stored(self.campaign.grid)
-        replication = self.campaign.scenario.replication
-        least = min(replication, self.campaign.grid.grid_settings.min_replicas)
-        for chunk in named:
-            holders = there.get(chunk.id, set())
-            if len(holders) >= replication:
-                self._whole.add(chunk.id)
-                self._wiped.pop(chunk.id, None)
+        min_replicas = self.campaign.grid.grid_settings.min_replicas
+        for one in named:
+            chunk_id, holders = one.chunk.id, there.get(one.chunk.id, set())
+            if len(holders) >= one.replication:
+                self._whole[chunk_id] = one.replication
+                self._wiped.pop(chunk_id, None)
                 continue
-            wanted = replication if chunk.id in self._whole else least
-            if len(holders) < wanted - self._wiped[chunk.id] - self._rotten[chunk.id]:
+            # Fewer may be wanted now than once were there, or more.
+            wanted = min(self._whole.get(chunk_id, min_replicas), one.replication)
+            if len(holders) < wanted - self._wiped[chunk_id] - self._rotten[chunk_id]:
                 raise self.broken(
-                    f"chunk {chunk.id.hex()} lies on {sorted(holders)}, and had {wanted} replicas"
+                    f"chunk {chunk_id.hex()} lies on {sorted(holders)}, and had {wanted} replicas"
                 )
-        self._whole &= {chunk.id for chunk in named}
+        names = {one.chunk.id for one in named}
+        self._whole = {one: count for one, count in self._whole.items() if one in names}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from filegrid.simulation.checkers.checker import Broken, Checker
+from filegrid.simulation.checkers.checker import Checker
 from filegrid.simulation.linearizability import TooLong, is_linearizable
-from filegrid.simulation.workload import BYTES_PROMISE
+from filegrid.simulation.promises import BYTES_PROMISE, Broken
 
 
 class Linearizable(Checker):

@@ -37,8 +37,8 @@ class Redundant(Checker):
         if named is None or leader is None or not isinstance(leader.node, Head):
             return False
         there = where_stored(self.campaign.grid)
-        for chunk in named:
-            if len(there.pop(chunk.id, ())) != self.campaign.scenario.replication:
+        for one in named:
+            if len(there.pop(one.chunk.id, ())) != one.replication:
                 return False
         # What a client began and nobody can tell whether it goes on stays until its lease ends.
         alive = leader.node._namespace.session_alive
