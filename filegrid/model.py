@@ -48,6 +48,12 @@ def session_of(unique: bytes) -> SessionId:
     return SessionId(_ID.unpack(unique)[0])
 
 
+def number_of(unique: bytes) -> int:
+    """With which number its session made this chunk or content id."""
+    number: int = _ID.unpack(unique)[1]
+    return number
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
     """A sealed run of bytes: what it is called, how long it is, what it must hash to."""

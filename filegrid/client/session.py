@@ -22,7 +22,7 @@ from filegrid.errors import (
     OutcomeUnknown,
     Unavailable,
 )
-from filegrid.model import Address, Identity, SessionId, unique_id
+from filegrid.model import Address, Identity, SessionId, number_of, unique_id
 from filegrid.net.dial import hello_of
 from filegrid.net.link import Answer, expect
 from filegrid.net.tasks import Tasks
@@ -43,6 +43,10 @@ GOODBYE_SECONDS = 2.0
 
 KEEPS_PER_LEASE = 3
 """One renewal may fail, and the next, before the session is lost."""
+
+GIVEN_UP_SECONDS = 10.0
+"""After which the heads are told at the latest of uploads that were given up: what those stored
+takes room, and keeps servers from being drained."""
 
 _PASSING = (Unavailable, DeadlineExceeded)
 """The same request may succeed later, or at another head."""
@@ -67,6 +71,7 @@ class OpenedSession:
         self.min_replicas = opened.min_replicas
         self.kept_at = kept_at
         self._numbers = 0
+        self._uploads: dict[int, None] = {}  # the first number of each, in order
         self._sequences = 0
         self._unanswered: dict[int, None] = {}  # in order
 
@@ -74,6 +79,22 @@ class OpenedSession:
         """A new chunk or content id; none is ever given twice (S15)."""
         self._numbers += 1
         return unique_id(self.id, self._numbers)
+
+    def begin_upload(self) -> bytes:
+        """The id of a content that is being made; :meth:`end_upload` ends it, or the session."""
+        content_id = self.unique_id()
+        self._uploads[self._numbers] = None
+        return content_id
+
+    def end_upload(self, content_id: bytes) -> None:
+        """It is published, or nobody will publish it any more: what else it made may go."""
+        self._uploads.pop(number_of(content_id), None)
+
+    @property
+    def ended_below(self) -> int:
+        """All uploads whose contents have lower numbers than this have ended, and so has what they
+        made: an upload numbers its content first."""
+        return next(iter(self._uploads), self._numbers + 1)
 
     def once(self) -> wire.Once:
         """The identity of a new change; :meth:`answered` ends it."""
@@ -111,6 +132,7 @@ class Session:
         self._opening = Tasks("opening a session")
         self._waiting: list[Deferred[None]] = []
         self._tasks = Tasks("keeping the session")
+        self._telling = Tasks("telling of uploads that were given up")
 
     def start(self) -> None:
         self._heads.start()
@@ -118,6 +140,7 @@ class Session:
     async def close(self) -> None:
         """End the session, where a head can be told soon, and close the links."""
         await self._tasks.stop()
+        await self._telling.stop()
         current, self._current = self._current, None
         if current is not None:
             with suppress(GridError):  # it runs out by itself
@@ -179,7 +202,19 @@ class Session:
         if self._current is session:
             self._current = None
 
+    def give_up(self, session: OpenedSession, content_id: bytes) -> None:
+        """Nobody will publish this upload any more."""
+        session.end_upload(content_id)
+        if not len(self._telling):
+            self._telling.begin(self._tell(session))
+
     # The session's life.
+
+    async def _tell(self, session: OpenedSession) -> None:
+        await deferLater(self.runtime.clock, GIVEN_UP_SECONDS)
+        if self._current is session:
+            with suppress(GridError):  # the next renewal tells as well
+                await self._keep(session)
 
     def _is_stale(self, session: OpenedSession) -> bool:
         return self.runtime.clock.seconds() - session.kept_at > session.lease_seconds
@@ -221,7 +256,8 @@ class Session:
     async def _keep(self, session: OpenedSession) -> None:
         now = self.runtime.clock.seconds()
         try:
-            kept = await self.call(head_pb2.KeepSession(session=session.id), Done)
+            request = head_pb2.KeepSession(session=session.id, ended_below=session.ended_below)
+            kept = await self.call(request, Done)
         except SESSION_ENDED:
             self.forget(session)
         else:

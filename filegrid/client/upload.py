@@ -52,7 +52,7 @@ class Upload:
         self._session = session
         self._path = path
         self._inherited = inherited
-        self._content_id = session.unique_id()
+        self._content_id = session.begin_upload()
         self._replication = replication or 0
         self._chunks: list[Chunk | None] = []
         self.size = len(inherited) * self.chunk_bytes
@@ -130,11 +130,13 @@ class Upload:
             inherited_chunks=len(self._inherited),
         )
         node = await self._access.session.change(request, values_pb2.Node, self._session)
+        self._session.end_upload(self._content_id)
         return Stat.from_wire(node)
 
     async def abort(self) -> None:
-        """Give it up; what was stored is collected once the session has ended (S14)."""
+        """Give it up; what was stored is collected once the heads have heard of it (S14)."""
         await self._window.cancel()
+        self._access.session.give_up(self._session, self._content_id)
 
     async def _stage(self, first: int, page: Sequence[Chunk]) -> None:
         request = values_pb2.StageChunks(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from filegrid.errors import (
@@ -74,9 +75,9 @@ class Changes:
         self._database = database
         self._registers = registers
         self._tree = Tree(database, registers)
-        self._contents = Contents(database, registers)
-        self._policies = Policies(database, self._tree, self._contents)
         self._sessions = Sessions(database, registers)
+        self._contents = Contents(database, registers, self._sessions.ended_below)
+        self._policies = Policies(database, self._tree, self._contents)
         self._trash = Trash(database, registers, self._tree, self._contents)
         self._shelf = Shelf(database, self._tree, self._contents, self._trash)
         self._of_clients: dict[str, Callable[[Any, journal.Entry], journal.Outcome]] = {
@@ -453,7 +454,13 @@ class Changes:
         return journal.Outcome(session=self._sessions.open(entry.command.client))
 
     def _keep_sessions(self, change: journal.KeepSessions, entry: journal.Entry) -> journal.Outcome:
-        return journal.Outcome(count=sum(map(self._sessions.renew, change.sessions)))
+        count = 0
+        for session, ended_below in zip_longest(change.sessions, change.ended_below, fillvalue=0):
+            renewed = self._sessions.renew(session, ended_below)
+            if renewed and ended_below:
+                self._contents.end_uploads(session, ended_below)
+            count += renewed
+        return journal.Outcome(count=count)
 
     def _expire_sessions(
         self, change: journal.ExpireSessions, entry: journal.Entry
@@ -465,7 +472,7 @@ class Changes:
         return journal.Outcome(count=len(due))
 
     def _end_session(self, session: SessionId) -> None:
-        self._contents.end_session(session)
+        self._contents.end_uploads(session)
         self._sessions.end(session)
 
     def _purge_trash(self, change: journal.PurgeTrash, entry: journal.Entry) -> journal.Outcome:
@@ -516,7 +523,8 @@ class Changes:
                 raise InvalidRequest("a malformed chunk id", chunk_id.hex())
         for chunk_id in change.chunk_ids:
             session = get_session(self._database, session_of(chunk_id))
-            count += self._contents.forget_released(chunk_id, session_lives=session is not None)
+            may_be_named = session is not None and session.may_publish(chunk_id)
+            count += self._contents.forget_released(chunk_id, may_be_named=may_be_named)
         return journal.Outcome(count=count)
 
     def _configure(self, change: journal.Configure, entry: journal.Entry) -> journal.Outcome:

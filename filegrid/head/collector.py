@@ -1,7 +1,8 @@
 """Taking away what nothing refers to: after a grace, after a second look, and never on a guess.
 
 A chunk goes only where committed state shows that no later command can refer to it (S14): it was
-released by a logged removal, or its session has ended without publishing it. A chunk of a session
+released by a logged removal, or its session has ended, or has said in the log that the upload has
+ended, without publishing it. A chunk of a session
 that this history never opened is not ours to judge, and stays.
 """
 
@@ -112,10 +113,8 @@ class Collector:
         return coming
 
     def _is_abandoned(self, chunk_id: ChunkId) -> bool:
-        session = session_of(chunk_id)
-        return self._namespace.session_was_opened(session) and not self._namespace.session_alive(
-            session
-        )
+        was_opened = self._namespace.session_was_opened(session_of(chunk_id))
+        return was_opened and not self._namespace.may_be_published(chunk_id)
 
     def _discard(self, chunk_ids: list[ChunkId]) -> None:
         by_server: defaultdict[str, list[ChunkId]] = defaultdict(list)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from filegrid.errors import InvalidRequest
 from filegrid.head.rows import Row, read_rows, write_rows
@@ -45,7 +45,7 @@ _IS_STAGED_AT = (
 )
 _STAGED_RANGE = "SELECT count(*), min(position), max(position) FROM chunks WHERE content_id = ?"
 _STAGED_IDS = "SELECT chunk_id FROM chunks WHERE content_id = ? ORDER BY position"
-_STAGED_OF_SESSION = "SELECT content_id FROM staged WHERE content_id >= ? AND content_id <= ?"
+_STAGED_BELOW = "SELECT content_id FROM staged WHERE content_id >= ? AND content_id < ?"
 _SHAPES = """SELECT length, digest FROM chunks WHERE content_id = ? AND position < ?
     ORDER BY position"""
 _ADD_CONTENT = "INSERT INTO contents VALUES (ROWS)"
@@ -63,18 +63,26 @@ _RELEASE = "INSERT INTO released VALUES (?, ?, ?, ?, 0)"
 _COLLECTED = "UPDATE released SET collected = 1 WHERE chunk_id = ?"
 _FORGET = "DELETE FROM released WHERE chunk_id = ?"
 _FORGET_COLLECTED = """DELETE FROM released
-    WHERE chunk_id >= ? AND chunk_id <= ? AND collected = 1"""
+    WHERE chunk_id >= ? AND chunk_id < ? AND collected = 1"""
 
 
 class Contents:
     """Changes of the contents. What looks raises InvalidRequest; what changes cannot fail.
 
     Published contents and their chunks are in the tables only after :meth:`write`.
+
+    :param ended_below: of a session; what it numbered lower it may not publish any more.
     """
 
-    def __init__(self, database: sqlite3.Connection, registers: RegisterFile) -> None:
+    def __init__(
+        self,
+        database: sqlite3.Connection,
+        registers: RegisterFile,
+        ended_below: Callable[[int], int] = lambda session: 0,
+    ) -> None:
         self._database = database
         self._registers = registers
+        self._ended_below = ended_below
         self._unused: set[bytes] = set()  # ids of contents and chunks that nothing has
         self._new_contents: list[Row] = []
         self._new_chunks: list[Row] = []
@@ -96,6 +104,8 @@ class Contents:
     def check_id(self, content_id: bytes, session: SessionId) -> None:
         if len(content_id) != CHUNK_ID_BYTES or session_of(content_id) != session:
             raise InvalidRequest("a content id of another session", content_id.hex())
+        if content_id < unique_id(session, self._ended_below(session)):
+            raise InvalidRequest("its client said that this upload has ended", content_id.hex())
         if content_id in self._unused:
             return
         self.write()
@@ -105,9 +115,12 @@ class Contents:
     def new_chunks(self, refs: Iterable[wire.ChunkRef], session: SessionId) -> list[Chunk]:
         """The chunks, of which nobody has heard before and which `session` made (S14)."""
         chunks = [Chunk.from_wire(ref) for ref in refs]
+        first_open = unique_id(session, self._ended_below(session))
         for chunk in chunks:
             if session_of(chunk.id) != session:
                 raise InvalidRequest("a chunk of another session", chunk.id.hex())
+            if chunk.id < first_open:
+                raise InvalidRequest("a chunk of an upload that has ended", chunk.id.hex())
             if not 0 < chunk.length <= MOST_CHUNK_BYTES:
                 raise InvalidRequest("a chunk of an impossible length", chunk.id.hex())
             if chunk.id not in self._unused and self._is_used(chunk.id):
@@ -257,18 +270,20 @@ class Contents:
             self._database.execute(_DROP_CONTENT, (content_id,))
         return len(rows)
 
-    def forget_released(self, chunk_id: bytes, *, session_lives: bool) -> int:
-        """While its session lives it could name the chunk again: then it is only marked (S14)."""
-        statement = _COLLECTED if session_lives else _FORGET
+    def forget_released(self, chunk_id: bytes, *, may_be_named: bool) -> int:
+        """While its session could name the chunk again it is only marked (S14)."""
+        statement = _COLLECTED if may_be_named else _FORGET
         return self._database.execute(statement, (chunk_id,)).rowcount
 
-    def end_session(self, session: SessionId) -> None:
-        """Drop what the session had staged, and what was remembered only because of it."""
-        mine = unique_id(session, 0), unique_id(session, 2**64 - 1)
-        for (content_id,) in self._database.execute(_STAGED_OF_SESSION, mine).fetchall():
+    def end_uploads(self, session: int, below: int = 2**64 - 1) -> None:
+        """Drop what the session had staged under lower numbers, and what was remembered only
+        because it might have named it again."""
+        self.write()
+        ended = unique_id(SessionId(session), 0), unique_id(SessionId(session), below)
+        for (content_id,) in self._database.execute(_STAGED_BELOW, ended).fetchall():
             self._database.execute(_DROP_CHUNKS, (content_id,))
             self._database.execute(_DROP_STAGED, (content_id,))
-        self._database.execute(_FORGET_COLLECTED, mine)
+        self._database.execute(_FORGET_COLLECTED, ended)
 
     def _add_chunks(self, content_id: bytes, first: int, chunks: Sequence[Chunk]) -> None:
         for position, chunk in enumerate(chunks, first):

@@ -23,7 +23,7 @@ from filegrid.head.redundancy import Redundancy
 from filegrid.head.registry import Registry
 from filegrid.head.roster import Roster
 from filegrid.head.view import Standing, View
-from filegrid.model import ChunkId, session_of
+from filegrid.model import ChunkId
 from filegrid.net.tasks import Tasks
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.runtime import Runtime
@@ -168,14 +168,11 @@ class Drain:
         """Sealed chunks of uploads that are under way."""
         count = 0
         for chunk_id, stray in self._redundancy.strays.items():
-            if not stray.released and self._is_open(chunk_id):
+            if not stray.released and self._namespace.may_be_published(chunk_id):
                 count += name in self._locations.reporters(chunk_id)
                 if count >= most:
                     break
         return count
-
-    def _is_open(self, chunk_id: ChunkId) -> bool:
-        return self._namespace.session_alive(session_of(chunk_id))
 
     # What is left to do.
 

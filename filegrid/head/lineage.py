@@ -108,7 +108,7 @@ def _rename(database: sqlite3.Connection, birth: Birth, incarnation: bytes) -> R
     database.execute("BEGIN IMMEDIATE")
     contents, sessions = Contents(database, file), Sessions(database, file)
     for (session,) in database.execute(_ALL_SESSIONS).fetchall():
-        contents.end_session(SessionId(session))
+        contents.end_uploads(session)
         sessions.end(SessionId(session))
     database.execute(_DROP_HEADS)  # those of the old lineage: they are lost
     database.execute(_DROP_VOTERS)

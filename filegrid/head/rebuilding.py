@@ -189,7 +189,7 @@ class _Rebuilding:
         )
         shared = sum(self._is(_IS_NAMED, chunk.id) for chunk in chunks)
         for chunk in chunks:
-            self._contents.forget_released(chunk.id, session_lives=False)  # it is named again
+            self._contents.forget_released(chunk.id, may_be_named=False)  # it is named again
         self._tree.add_file(node)
         self._contents.publish(
             publish,

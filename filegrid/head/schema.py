@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from filegrid.errors import UnsupportedVersion
 from filegrid.head.rows import write_rows
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """In the database's user_version; a later one is refused by name (S24)."""
 
 OLDEST_VERSION = 3
@@ -118,7 +118,8 @@ _TABLES = (
         id INTEGER PRIMARY KEY,
         client TEXT NOT NULL,
         renewed_ms INTEGER NOT NULL,
-        answered_below INTEGER NOT NULL
+        answered_below INTEGER NOT NULL,
+        ended_below INTEGER NOT NULL DEFAULT 0
     )""",
     """CREATE TABLE results (
         session INTEGER NOT NULL,
@@ -152,6 +153,7 @@ _TABLES = (
 
 _SINCE = {
     4: next(table for table in _TABLES if table.startswith("CREATE TABLE heads")),
+    5: "ALTER TABLE sessions ADD COLUMN ended_below INTEGER NOT NULL DEFAULT 0",
 }
 """What each version has that the one before it had not."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from filegrid.errors import InvalidRequest, NotPermitted, OutcomeUnknown
 from filegrid.head.rows import Row, write_rows
 from filegrid.head.schema import MOST_INTEGER, RegisterFile, Registers
-from filegrid.model import SessionId
+from filegrid.model import SessionId, unique_id
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
 
@@ -27,9 +27,10 @@ MOST_UNANSWERED = 16_384
 
 _COUNTER_BITS = 48
 
-_GET = "SELECT client, renewed_ms, answered_below FROM sessions WHERE id = ?"
-_OPEN = "INSERT INTO sessions VALUES (?, ?, ?, 0)"
-_RENEW = "UPDATE sessions SET renewed_ms = ? WHERE id = ?"
+_GET = "SELECT client, renewed_ms, answered_below, ended_below FROM sessions WHERE id = ?"
+_OPEN = "INSERT INTO sessions VALUES (?, ?, ?, 0, 0)"
+_RENEW = """UPDATE sessions SET renewed_ms = ?2, ended_below = max(ended_below, ?3)
+    WHERE id = ?1"""
 _ANSWERED = "UPDATE sessions SET answered_below = ? WHERE id = ?"
 _DROP = "DELETE FROM sessions WHERE id = ?"
 _RESULT = "SELECT outcome FROM results WHERE session = ? AND sequence = ?"
@@ -41,12 +42,20 @@ _DROP_RESULTS = "DELETE FROM results WHERE session = ?"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A session that lives."""
+    """A session that lives.
+
+    :ivar ended_below: what it numbered lower than this it publishes no more: those uploads ended.
+    """
 
     id: SessionId
     client: str
     renewed_ms: int
     answered_below: int
+    ended_below: int
+
+    def may_publish(self, unique: bytes) -> bool:
+        """Whether a change may still come that names this chunk or content of ours (S14)."""
+        return unique >= unique_id(self.id, self.ended_below)
 
     def is_due(self, log_time_ms: int) -> bool:
         """Whether its lease has run out; it lives until the log says that it ended."""
@@ -59,9 +68,13 @@ def get_session(database: sqlite3.Connection, session: int) -> Session | None:
     row = database.execute(_GET, (session,)).fetchone()
     if row is None:
         return None
-    client, renewed_ms, answered_below = row
+    client, renewed_ms, answered_below, ended_below = row
     return Session(
-        id=SessionId(session), client=client, renewed_ms=renewed_ms, answered_below=answered_below
+        id=SessionId(session),
+        client=client,
+        renewed_ms=renewed_ms,
+        answered_below=answered_below,
+        ended_below=ended_below,
     )
 
 
@@ -87,6 +100,7 @@ class _Known:
 
     client: str
     answered_below: int
+    ended_below: int
     last: int
 
 
@@ -111,10 +125,19 @@ class Sessions:
         self._database.execute(_OPEN, (session, client, now.log_time_ms))
         return session
 
-    def renew(self, session: int) -> int:
+    def renew(self, session: int, ended_below: int) -> int:
         if session > MOST_INTEGER:
             return 0
-        return self._database.execute(_RENEW, (self._registers.now.log_time_ms, session)).rowcount
+        ended_below = min(ended_below, MOST_INTEGER)
+        known = self._known.get(session)
+        if known is not None:
+            known.ended_below = max(known.ended_below, ended_below)
+        values = session, self._registers.now.log_time_ms, ended_below
+        return self._database.execute(_RENEW, values).rowcount
+
+    def ended_below(self, session: int) -> int:
+        """Of a session that was admitted: no number lower than this is published any more."""
+        return self._known[session].ended_below
 
     def is_due(self, session: int) -> bool:
         found = get_session(self._database, session)
@@ -196,6 +219,6 @@ class Sessions:
         if found is None:
             return None
         last = self._database.execute(_LAST_RESULT, (session,)).fetchone()[0]
-        known = _Known(found.client, found.answered_below, last or 0)
+        known = _Known(found.client, found.answered_below, found.ended_below, last or 0)
         self._known[session] = known
         return known

@@ -162,7 +162,8 @@ class Verbs:
     async def _keep_session(self, caller: Caller, request: Message) -> frame_pb2.Done:
         assert isinstance(request, head_pb2.KeepSession)
         self._need_session(caller, request.session)
-        await self._command(caller, journal.KeepSessions(sessions=[request.session]))
+        keep = journal.KeepSessions(sessions=[request.session], ended_below=[request.ended_below])
+        await self._command(caller, keep)
         return frame_pb2.Done(heads=self._roster.heads)
 
     async def _change_many(self, caller: Caller, request: Message) -> head_pb2.Changed:

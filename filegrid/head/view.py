@@ -30,7 +30,16 @@ from filegrid.head.nodes import (
 from filegrid.head.rows import read_rows
 from filegrid.head.schema import ROOT, Registers, open_schema, read_registers
 from filegrid.head.sessions import SESSION_LEASE_MS, Session, get_session, was_opened
-from filegrid.model import Chunk, ChunkId, ContentId, Digest, SessionId, join_path, split_path
+from filegrid.model import (
+    Chunk,
+    ChunkId,
+    ContentId,
+    Digest,
+    SessionId,
+    join_path,
+    session_of,
+    split_path,
+)
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
 from filegrid.protocol.wire.chunk_pb2 import ChunkOrigin
@@ -306,9 +315,11 @@ class View:
     def session(self, session: int) -> Session | None:
         return get_session(self._reads, session)
 
-    def session_alive(self, session: int) -> bool:
-        """Whether its changes are taken; only a logged command ends a session."""
-        return self.session(session) is not None
+    def may_be_published(self, unique: bytes) -> bool:
+        """Whether a later command could name this chunk or content, which nothing names yet: its
+        session lives and has not said that this upload has ended (S14)."""
+        session = self.session(session_of(unique))
+        return session is not None and session.may_publish(unique)
 
     def session_was_opened(self, session: SessionId) -> bool:
         """Whether this history saw it being opened; what others made is never collected (S14)."""

@@ -317,6 +317,20 @@ class Lives(SessionCase):
         self.world.advance(LEASE_SECONDS / 2)
         self.assertEqual(self.opened(), 1)
 
+    def test_tells_what_ended(self) -> None:
+        """With each renewal the heads hear that all uploads before the first open one ended."""
+        opening = self.begin(self.session.opened())
+        self.world.advance(0.2)
+        session = self.successResultOf(opening)
+        first, second = session.begin_upload(), session.begin_upload()
+        session.unique_id()
+        said = []
+        for ended in (second, first):
+            session.end_upload(ended)
+            self.world.advance(LEASE_SECONDS / 2)
+            said.append(self.head.asked("keep_session")[-1].keep_session.ended_below)
+        self.assertEqual(said, [1, 4])
+
     def test_ended(self) -> None:
         """When the head does not know it any more, the next operation opens another."""
         for error in (OutcomeUnknown("it has ended"), InvalidRequest("it is not open")):

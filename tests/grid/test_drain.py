@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from filegrid.client.session import GIVEN_UP_SECONDS
 from filegrid.errors import InvalidRequest, NotPermitted
 from filegrid.head.service import Head
 from filegrid.model import Role
@@ -54,6 +55,8 @@ class DrainCase(GridCase):
 
 
 class Draining(DrainCase):
+    settings = {"collection_grace_seconds": 5}
+
     def test_drain(self) -> None:
         """A server is emptied without a chunk ever having fewer replicas, and is then safe to
         switch off: nothing has to be repaired."""
@@ -111,6 +114,24 @@ class Draining(DrainCase):
         self.until(there[0], "drained")
         self.grid.machine(there[0]).kill()
         self.assertEqual(self.read("/f"), data)
+
+    def test_upload_given_up(self) -> None:
+        """What a client stored and gave up holds no server back while the client lives on, and has
+        another upload under way: it is taken away."""
+        given_up = self.run_(self.client.open_write("/given up"))
+        self.run_(given_up.write(content(3 * CHUNK)))
+        self.grid.advance(1)
+        there = [one.name for one in self.grid.chunk_servers if self.stored_chunks(one)]
+        going_on = self.run_(self.client.open_write("/f"))
+        self.run_(given_up.abort())
+        self.grid.advance(GIVEN_UP_SECONDS)
+        self.drain(there[0])
+        self.until(there[0], "drained", seconds=90)
+        self.run_(going_on.write(content(3 * CHUNK, 2)))
+        self.run_(going_on.publish())
+        self.assertEqual(self.read("/f"), content(3 * CHUNK, 2))
+        self.grid.advance(30)
+        self.assertEqual(len(self.all_stored()), 3)
 
     def test_under_load(self) -> None:
         """Files that are written all the time do not keep a server from being drained."""

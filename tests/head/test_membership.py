@@ -160,7 +160,9 @@ class Logged(NamespaceTestCase):
 
         database = self.grid.database
         database.execute("DROP TABLE heads")
+        database.execute("ALTER TABLE sessions DROP COLUMN ended_below")
         database.execute("PRAGMA user_version = 3")
         open_schema(database)
         self.assertEqual(database.execute("PRAGMA user_version").fetchone(), (SCHEMA_VERSION,))
         self.assertEqual(self.wanted(), {})
+        self.assertTrue(self.grid.namespace.may_be_published(self.grid.new_id()))

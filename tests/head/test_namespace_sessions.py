@@ -5,10 +5,10 @@ from __future__ import annotations
 from twisted.trial import unittest
 
 from filegrid.head.sessions import MOST_UNANSWERED, SESSION_LEASE_MS
-from filegrid.model import SessionId
+from filegrid.model import SessionId, number_of
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
-from tests.head.entries import Driver
+from tests.head.entries import CHUNK_BYTES, Driver
 
 
 class Once(unittest.SynchronousTestCase):
@@ -106,7 +106,7 @@ class Leases(unittest.SynchronousTestCase):
         self.assertEqual(second, 1 << 48 | 2)
         self.grid.once(close_session=wire.CloseSession())
         namespace = self.grid.namespace
-        self.assertFalse(namespace.session_alive(self.grid.session))
+        self.assertIsNone(namespace.session(self.grid.session))
         self.assertTrue(namespace.session_was_opened(SessionId(self.grid.session)))
         for never in (second + 1, 2 << 48 | 1, 1 << 48):
             self.assertFalse(namespace.session_was_opened(SessionId(never)))
@@ -132,7 +132,7 @@ class Leases(unittest.SynchronousTestCase):
         keep = journal.KeepSessions(sessions=[self.grid.session, 2**64 - 1, 5])
         self.assertEqual(self.grid.does(keep_sessions=keep).count, 1)
         self.assertEqual(self.expire(), 0)
-        self.assertTrue(self.grid.namespace.session_alive(self.grid.session))
+        self.assertIsNotNone(self.grid.namespace.session(self.grid.session))
 
     def test_log_time_never_goes_back(self) -> None:
         """An entry with an earlier log time does not turn the time back."""
@@ -154,6 +154,47 @@ class Leases(unittest.SynchronousTestCase):
         self.assertIn('"released"', "".join(self.grid.dump()))
         self.grid.once(close_session=wire.CloseSession())
         self.assertFalse([line for line in self.grid.dump() if 'INTO "released"' in line])
+
+    def end_below(self, number: int) -> None:
+        keep = journal.KeepSessions(sessions=[self.grid.session], ended_below=[number])
+        self.assertEqual(self.grid.does(keep_sessions=keep).count, 1)
+
+    def test_uploads_ended(self) -> None:
+        """What a client said to publish no more is refused, and known to be nobody's, for good."""
+        early, late = self.grid.new_chunk(), self.grid.new_chunk()
+        ended, opened = self.grid.new_id(), self.grid.new_id()
+        self.end_below(number_of(opened))
+        self.end_below(0)
+        namespace = self.grid.namespace
+        self.assertFalse(namespace.may_be_published(early.id))
+        self.assertTrue(namespace.may_be_published(opened))
+        of_ended = self.grid.put("/f", content_id=ended)
+        with_ended = self.grid.put("/f", late, content_id=opened)
+        for outcome in (of_ended, with_ended):
+            self.assertEqual(outcome.fault.code, wire.ERROR_CODE_INVALID_REQUEST)
+        went_on = self.grid.put("/f", self.grid.new_chunk(), content_id=opened)
+        self.assertEqual(went_on.node.size, CHUNK_BYTES)
+
+    def test_uploads_ended_in_part(self) -> None:
+        """What was staged of an upload that has ended is dropped, that of a later one stays; and
+        nothing is remembered any more of collected chunks that it could have named again."""
+        kept = []
+        for chunk in (self.grid.new_chunk(), self.grid.new_chunk()):
+            kept.append(self.grid.new_id())
+            stage = wire.StageChunks(content_id=kept[-1], chunks=[chunk.to_wire()])
+            self.grid.once(stage_chunks=stage)
+        one = self.grid.new_chunk()
+        self.grid.put("/f", one)
+        self.grid.remove("/f", now=True)
+        self.grid.purge()
+        self.grid.does(forget_released=journal.ForgetReleased(chunk_ids=[one.id]))
+        self.end_below(number_of(kept[1]))
+        staged = [line for line in self.grid.dump() if 'INTO "staged"' in line]
+        self.assertEqual((len(staged), kept[1].hex().upper() in staged[0]), (1, True))
+        self.assertIn('INTO "released"', "".join(self.grid.dump()))
+        self.end_below(number_of(one.id) + 1)
+        self.assertNotIn('INTO "released"', "".join(self.grid.dump()))
+        self.assertNotIn('INTO "staged"', "".join(self.grid.dump()))
 
     def test_collected_after_the_session(self) -> None:
         """Chunks of a session that has ended are forgotten when they are collected."""

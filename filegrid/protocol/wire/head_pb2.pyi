@@ -51,15 +51,19 @@ class KeepSession(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
+    ENDED_BELOW_FIELD_NUMBER: _builtins.int
     session: _builtins.int
+    ended_below: _builtins.int
+    """the uploads whose contents have lower numbers than this have ended"""
     def __init__(
         self,
         *,
         session: _builtins.int = ...,
+        ended_below: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_below", b"ended_below", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,15 +27,15 @@ from filegrid.protocol.wire import values_pb2 as filegrid_dot_protocol_dot_wire_
 from filegrid.protocol.wire import backup_pb2 as filegrid_dot_protocol_dot_wire_dot_backup__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$filegrid/protocol/wire/journal.proto\x12\rfilegrid.wire\x1a#filegrid/protocol/wire/health.proto\x1a#filegrid/protocol/wire/values.proto\x1a#filegrid/protocol/wire/backup.proto\"*\n\x05Voter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\"@\n\nCreateGrid\x12\x0f\n\x07grid_id\x18\x01 \x01(\t\x12\x0f\n\x07lineage\x18\x02 \x01(\x04\x12\x10\n\x08\x66ounding\x18\x03 \x01(\x0c\"1\n\tConfigure\x12$\n\x06voters\x18\x01 \x03(\x0b\x32\x14.filegrid.wire.Voter\"\x19\n\x07\x42\x61rrier\x12\x0e\n\x06leader\x18\x01 \x01(\t\" \n\x0cKeepSessions\x12\x10\n\x08sessions\x18\x01 \x03(\x04\"\"\n\x0e\x45xpireSessions\x12\x10\n\x08sessions\x18\x01 \x03(\x04\"R\n\x0eRegisterServer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12\x0c\n\x04rack\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\"I\n\x0bSetStanding\x12\x0f\n\x07servers\x18\x01 \x03(\t\x12)\n\x08standing\x18\x02 \x01(\x0e\x32\x17.filegrid.wire.Standing\"*\n\nPurgeTrash\x12\r\n\x05limit\x18\x01 \x01(\r\x12\r\n\x05\x65\x61rly\x18\x02 \x01(\x08\"#\n\x0e\x46orgetReleased\x12\x11\n\tchunk_ids\x18\x01 \x03(\x0c\"\x1e\n\rApplyPolicies\x12\r\n\x05limit\x18\x01 \x01(\r\"C\n\nKeepBackup\x12\'\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x16.filegrid.wire.Publish\x12\x0c\n\x04most\x18\x02 \x01(\r\",\n\x04Note\x12$\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x14.filegrid.wire.Event\"\xf5\n\n\x07\x43ommand\x12\x13\n\x0blog_time_ms\x18\x01 \x01(\x04\x12\x0f\n\x07wall_ms\x18\x02 \x01(\x03\x12!\n\x04once\x18\x03 \x01(\x0b\x32\x13.filegrid.wire.Once\x12\x0e\n\x06\x63lient\x18\x04 \x01(\t\x12\x10\n\x08trash_ms\x18\x05 \x01(\x04\x12\x13\n\x0breplication\x18\x06 \x01(\r\x12\x30\n\x0b\x63reate_grid\x18\n \x01(\x0b\x32\x19.filegrid.wire.CreateGridH\x00\x12)\n\x07\x62\x61rrier\x18\x0b \x01(\x0b\x32\x16.filegrid.wire.BarrierH\x00\x12\x32\n\x0copen_session\x18\x0c \x01(\x0b\x32\x1a.filegrid.wire.OpenSessionH\x00\x12\x34\n\rclose_session\x18\r \x01(\x0b\x32\x1b.filegrid.wire.CloseSessionH\x00\x12\x34\n\rkeep_sessions\x18\x0e \x01(\x0b\x32\x1b.filegrid.wire.KeepSessionsH\x00\x12\x38\n\x0f\x65xpire_sessions\x18\x0f \x01(\x0b\x32\x1d.filegrid.wire.ExpireSessionsH\x00\x12\x30\n\x0bmake_folder\x18\x10 \x01(\x0b\x32\x19.filegrid.wire.MakeFolderH\x00\x12\x32\n\x0cstage_chunks\x18\x11 \x01(\x0b\x32\x1a.filegrid.wire.StageChunksH\x00\x12)\n\x07publish\x18\x12 \x01(\x0b\x32\x16.filegrid.wire.PublishH\x00\x12\'\n\x06rename\x18\x13 \x01(\x0b\x32\x15.filegrid.wire.RenameH\x00\x12\'\n\x06remove\x18\x14 \x01(\x0b\x32\x15.filegrid.wire.RemoveH\x00\x12\x30\n\x0bpurge_trash\x18\x15 \x01(\x0b\x32\x19.filegrid.wire.PurgeTrashH\x00\x12\x38\n\x0fregister_server\x18\x16 \x01(\x0b\x32\x1d.filegrid.wire.RegisterServerH\x00\x12\x38\n\x0f\x66orget_released\x18\x17 \x01(\x0b\x32\x1d.filegrid.wire.ForgetReleasedH\x00\x12-\n\tconfigure\x18\x18 \x01(\x0b\x32\x18.filegrid.wire.ConfigureH\x00\x12\x34\n\rrestore_trash\x18\x19 \x01(\x0b\x32\x1b.filegrid.wire.RestoreTrashH\x00\x12\x30\n\x0b\x65mpty_trash\x18\x1a \x01(\x0b\x32\x19.filegrid.wire.EmptyTrashH\x00\x12\x32\n\x0cset_standing\x18( \x01(\x0b\x32\x1a.filegrid.wire.SetStandingH\x00\x12\x38\n\x0f\x64iscard_unknown\x18< \x01(\x0b\x32\x1d.filegrid.wire.DiscardUnknownH\x00\x12\x30\n\x0bkeep_backup\x18= \x01(\x0b\x32\x19.filegrid.wire.KeepBackupH\x00\x12*\n\x08\x61\x64\x64_head\x18> \x01(\x0b\x32\x16.filegrid.wire.AddHeadH\x00\x12\x30\n\x0bremove_head\x18? \x01(\x0b\x32\x19.filegrid.wire.RemoveHeadH\x00\x12.\n\nset_policy\x18\x32 \x01(\x0b\x32\x18.filegrid.wire.SetPolicyH\x00\x12\x36\n\x0e\x61pply_policies\x18\x33 \x01(\x0b\x32\x1c.filegrid.wire.ApplyPoliciesH\x00\x12#\n\x04note\x18\x34 \x01(\x0b\x32\x13.filegrid.wire.NoteH\x00\x42\x08\n\x06\x63hange\"N\n\x05\x45ntry\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\'\n\x07\x63ommand\x18\x03 \x01(\x0b\x32\x16.filegrid.wire.Command\"\xb9\x01\n\x07Outcome\x12%\n\x05\x66\x61ult\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.FaultH\x00\x12#\n\x04node\x18\x02 \x01(\x0b\x32\x13.filegrid.wire.NodeH\x00\x12\x11\n\x07session\x18\x03 \x01(\x04H\x00\x12\x0f\n\x05\x63ount\x18\x04 \x01(\x04H\x00\x12\x10\n\x08released\x18\n \x03(\x0c\x12\x11\n\tpublished\x18\x0b \x03(\x0c\x12\x0f\n\x07resized\x18\x0c \x03(\x0c\x42\x08\n\x06result*M\n\x08Standing\x12\x14\n\x10STANDING_SERVING\x10\x00\x12\x15\n\x11STANDING_DRAINING\x10\x01\x12\x14\n\x10STANDING_DRAINED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$filegrid/protocol/wire/journal.proto\x12\rfilegrid.wire\x1a#filegrid/protocol/wire/health.proto\x1a#filegrid/protocol/wire/values.proto\x1a#filegrid/protocol/wire/backup.proto\"*\n\x05Voter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\"@\n\nCreateGrid\x12\x0f\n\x07grid_id\x18\x01 \x01(\t\x12\x0f\n\x07lineage\x18\x02 \x01(\x04\x12\x10\n\x08\x66ounding\x18\x03 \x01(\x0c\"1\n\tConfigure\x12$\n\x06voters\x18\x01 \x03(\x0b\x32\x14.filegrid.wire.Voter\"\x19\n\x07\x42\x61rrier\x12\x0e\n\x06leader\x18\x01 \x01(\t\"5\n\x0cKeepSessions\x12\x10\n\x08sessions\x18\x01 \x03(\x04\x12\x13\n\x0b\x65nded_below\x18\x02 \x03(\x04\"\"\n\x0e\x45xpireSessions\x12\x10\n\x08sessions\x18\x01 \x03(\x04\"R\n\x0eRegisterServer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x0c\x12\x0c\n\x04rack\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\"I\n\x0bSetStanding\x12\x0f\n\x07servers\x18\x01 \x03(\t\x12)\n\x08standing\x18\x02 \x01(\x0e\x32\x17.filegrid.wire.Standing\"*\n\nPurgeTrash\x12\r\n\x05limit\x18\x01 \x01(\r\x12\r\n\x05\x65\x61rly\x18\x02 \x01(\x08\"#\n\x0e\x46orgetReleased\x12\x11\n\tchunk_ids\x18\x01 \x03(\x0c\"\x1e\n\rApplyPolicies\x12\r\n\x05limit\x18\x01 \x01(\r\"C\n\nKeepBackup\x12\'\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x16.filegrid.wire.Publish\x12\x0c\n\x04most\x18\x02 \x01(\r\",\n\x04Note\x12$\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x14.filegrid.wire.Event\"\xf5\n\n\x07\x43ommand\x12\x13\n\x0blog_time_ms\x18\x01 \x01(\x04\x12\x0f\n\x07wall_ms\x18\x02 \x01(\x03\x12!\n\x04once\x18\x03 \x01(\x0b\x32\x13.filegrid.wire.Once\x12\x0e\n\x06\x63lient\x18\x04 \x01(\t\x12\x10\n\x08trash_ms\x18\x05 \x01(\x04\x12\x13\n\x0breplication\x18\x06 \x01(\r\x12\x30\n\x0b\x63reate_grid\x18\n \x01(\x0b\x32\x19.filegrid.wire.CreateGridH\x00\x12)\n\x07\x62\x61rrier\x18\x0b \x01(\x0b\x32\x16.filegrid.wire.BarrierH\x00\x12\x32\n\x0copen_session\x18\x0c \x01(\x0b\x32\x1a.filegrid.wire.OpenSessionH\x00\x12\x34\n\rclose_session\x18\r \x01(\x0b\x32\x1b.filegrid.wire.CloseSessionH\x00\x12\x34\n\rkeep_sessions\x18\x0e \x01(\x0b\x32\x1b.filegrid.wire.KeepSessionsH\x00\x12\x38\n\x0f\x65xpire_sessions\x18\x0f \x01(\x0b\x32\x1d.filegrid.wire.ExpireSessionsH\x00\x12\x30\n\x0bmake_folder\x18\x10 \x01(\x0b\x32\x19.filegrid.wire.MakeFolderH\x00\x12\x32\n\x0cstage_chunks\x18\x11 \x01(\x0b\x32\x1a.filegrid.wire.StageChunksH\x00\x12)\n\x07publish\x18\x12 \x01(\x0b\x32\x16.filegrid.wire.PublishH\x00\x12\'\n\x06rename\x18\x13 \x01(\x0b\x32\x15.filegrid.wire.RenameH\x00\x12\'\n\x06remove\x18\x14 \x01(\x0b\x32\x15.filegrid.wire.RemoveH\x00\x12\x30\n\x0bpurge_trash\x18\x15 \x01(\x0b\x32\x19.filegrid.wire.PurgeTrashH\x00\x12\x38\n\x0fregister_server\x18\x16 \x01(\x0b\x32\x1d.filegrid.wire.RegisterServerH\x00\x12\x38\n\x0f\x66orget_released\x18\x17 \x01(\x0b\x32\x1d.filegrid.wire.ForgetReleasedH\x00\x12-\n\tconfigure\x18\x18 \x01(\x0b\x32\x18.filegrid.wire.ConfigureH\x00\x12\x34\n\rrestore_trash\x18\x19 \x01(\x0b\x32\x1b.filegrid.wire.RestoreTrashH\x00\x12\x30\n\x0b\x65mpty_trash\x18\x1a \x01(\x0b\x32\x19.filegrid.wire.EmptyTrashH\x00\x12\x32\n\x0cset_standing\x18( \x01(\x0b\x32\x1a.filegrid.wire.SetStandingH\x00\x12\x38\n\x0f\x64iscard_unknown\x18< \x01(\x0b\x32\x1d.filegrid.wire.DiscardUnknownH\x00\x12\x30\n\x0bkeep_backup\x18= \x01(\x0b\x32\x19.filegrid.wire.KeepBackupH\x00\x12*\n\x08\x61\x64\x64_head\x18> \x01(\x0b\x32\x16.filegrid.wire.AddHeadH\x00\x12\x30\n\x0bremove_head\x18? \x01(\x0b\x32\x19.filegrid.wire.RemoveHeadH\x00\x12.\n\nset_policy\x18\x32 \x01(\x0b\x32\x18.filegrid.wire.SetPolicyH\x00\x12\x36\n\x0e\x61pply_policies\x18\x33 \x01(\x0b\x32\x1c.filegrid.wire.ApplyPoliciesH\x00\x12#\n\x04note\x18\x34 \x01(\x0b\x32\x13.filegrid.wire.NoteH\x00\x42\x08\n\x06\x63hange\"N\n\x05\x45ntry\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\'\n\x07\x63ommand\x18\x03 \x01(\x0b\x32\x16.filegrid.wire.Command\"\xb9\x01\n\x07Outcome\x12%\n\x05\x66\x61ult\x18\x01 \x01(\x0b\x32\x14.filegrid.wire.FaultH\x00\x12#\n\x04node\x18\x02 \x01(\x0b\x32\x13.filegrid.wire.NodeH\x00\x12\x11\n\x07session\x18\x03 \x01(\x04H\x00\x12\x0f\n\x05\x63ount\x18\x04 \x01(\x04H\x00\x12\x10\n\x08released\x18\n \x03(\x0c\x12\x11\n\tpublished\x18\x0b \x03(\x0c\x12\x0f\n\x07resized\x18\x0c \x03(\x0c\x42\x08\n\x06result*M\n\x08Standing\x12\x14\n\x10STANDING_SERVING\x10\x00\x12\x15\n\x11STANDING_DRAINING\x10\x01\x12\x14\n\x10STANDING_DRAINED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'filegrid.protocol.wire.journal_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STANDING']._serialized_start=2479
-  _globals['_STANDING']._serialized_end=2556
+  _globals['_STANDING']._serialized_start=2500
+  _globals['_STANDING']._serialized_end=2577
   _globals['_VOTER']._serialized_start=166
   _globals['_VOTER']._serialized_end=208
   _globals['_CREATEGRID']._serialized_start=210
@@ -45,27 +45,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BARRIER']._serialized_start=327
   _globals['_BARRIER']._serialized_end=352
   _globals['_KEEPSESSIONS']._serialized_start=354
-  _globals['_KEEPSESSIONS']._serialized_end=386
-  _globals['_EXPIRESESSIONS']._serialized_start=388
-  _globals['_EXPIRESESSIONS']._serialized_end=422
-  _globals['_REGISTERSERVER']._serialized_start=424
-  _globals['_REGISTERSERVER']._serialized_end=506
-  _globals['_SETSTANDING']._serialized_start=508
-  _globals['_SETSTANDING']._serialized_end=581
-  _globals['_PURGETRASH']._serialized_start=583
-  _globals['_PURGETRASH']._serialized_end=625
-  _globals['_FORGETRELEASED']._serialized_start=627
-  _globals['_FORGETRELEASED']._serialized_end=662
-  _globals['_APPLYPOLICIES']._serialized_start=664
-  _globals['_APPLYPOLICIES']._serialized_end=694
-  _globals['_KEEPBACKUP']._serialized_start=696
-  _globals['_KEEPBACKUP']._serialized_end=763
-  _globals['_NOTE']._serialized_start=765
-  _globals['_NOTE']._serialized_end=809
-  _globals['_COMMAND']._serialized_start=812
-  _globals['_COMMAND']._serialized_end=2209
-  _globals['_ENTRY']._serialized_start=2211
-  _globals['_ENTRY']._serialized_end=2289
-  _globals['_OUTCOME']._serialized_start=2292
-  _globals['_OUTCOME']._serialized_end=2477
+  _globals['_KEEPSESSIONS']._serialized_end=407
+  _globals['_EXPIRESESSIONS']._serialized_start=409
+  _globals['_EXPIRESESSIONS']._serialized_end=443
+  _globals['_REGISTERSERVER']._serialized_start=445
+  _globals['_REGISTERSERVER']._serialized_end=527
+  _globals['_SETSTANDING']._serialized_start=529
+  _globals['_SETSTANDING']._serialized_end=602
+  _globals['_PURGETRASH']._serialized_start=604
+  _globals['_PURGETRASH']._serialized_end=646
+  _globals['_FORGETRELEASED']._serialized_start=648
+  _globals['_FORGETRELEASED']._serialized_end=683
+  _globals['_APPLYPOLICIES']._serialized_start=685
+  _globals['_APPLYPOLICIES']._serialized_end=715
+  _globals['_KEEPBACKUP']._serialized_start=717
+  _globals['_KEEPBACKUP']._serialized_end=784
+  _globals['_NOTE']._serialized_start=786
+  _globals['_NOTE']._serialized_end=830
+  _globals['_COMMAND']._serialized_start=833
+  _globals['_COMMAND']._serialized_end=2230
+  _globals['_ENTRY']._serialized_start=2232
+  _globals['_ENTRY']._serialized_end=2310
+  _globals['_OUTCOME']._serialized_start=2313
+  _globals['_OUTCOME']._serialized_end=2498
 # @@protoc_insertion_point(module_scope)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from filegrid.chunk.service import ChunkServer
 from filegrid.errors import GridError
 from filegrid.head.service import Head
-from filegrid.model import session_of
 from filegrid.simulation.checkers.checker import Checker
 from filegrid.simulation.stored import named_chunks, where_stored
 
@@ -40,6 +39,5 @@ class Redundant(Checker):
         for one in named:
             if len(there.pop(one.chunk.id, ())) != one.replication:
                 return False
-        # What a client began and nobody can tell whether it goes on stays until its lease ends.
-        alive = leader.node._namespace.session_alive
-        return all(alive(session_of(chunk_id)) for chunk_id in there)
+        # What a client began stays while nobody can tell whether it goes on.
+        return all(map(leader.node._namespace.may_be_published, there))
