@@ -30,6 +30,9 @@ DIGEST_BYTES = 32
 CHUNK_ID_BYTES = 16
 DEFAULT_CHUNK_BYTES = 64 * 1024 * 1024
 
+MOST_REPLICATION = 16
+"""More copies than this protect from nothing that these do not, and every write waits for all."""
+
 MOST_PATH_BYTES = 4096
 """As PATH_MAX: longer ones could not be downloaded to a folder."""
 MOST_NAME_BYTES = 255

@@ -11,6 +11,7 @@ import click
 from filegrid.cli.condition import table
 from filegrid.cli.opened import as_json, grid_paths, note_too_few_servers, open_grid, shown
 from filegrid.cli.output import human_bytes, print_json
+from filegrid.model import MOST_REPLICATION
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
@@ -40,7 +41,9 @@ def policy() -> None:
 
 @policy.command("set")
 @_Folder
-@click.option("--replication", type=click.IntRange(min=1), help="Replicas of each chunk.")
+@click.option(
+    "--replication", type=click.IntRange(1, MOST_REPLICATION), help="Replicas of each chunk."
+)
 @click.option(
     "--spread",
     type=click.Choice(["rack", "host"]),

@@ -19,6 +19,7 @@ from filegrid.cli.opened import (
     shown,
 )
 from filegrid.errors import IsAFolder
+from filegrid.model import MOST_REPLICATION
 
 if TYPE_CHECKING:
     from filegrid.client.blocking import Grid
@@ -39,7 +40,9 @@ _Recursive = click.option(
 @click.argument("local", type=click.Path(path_type=Path, allow_dash=True))
 @click.argument("path", callback=grid_paths)
 @_Recursive
-@click.option("--replication", type=click.IntRange(min=1), help="Replicas of each chunk.")
+@click.option(
+    "--replication", type=click.IntRange(1, MOST_REPLICATION), help="Replicas of each chunk."
+)
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 def put(local: Path, path: str, recursive: bool, replication: int | None, force: bool) -> None:
     """Upload the file LOCAL, or - for standard input, as PATH or into the folder PATH.

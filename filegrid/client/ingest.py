@@ -21,7 +21,7 @@ from filegrid.errors import (
     NoSuchPath,
     NotAFolder,
 )
-from filegrid.model import join_path, split_path
+from filegrid.model import MOST_REPLICATION, join_path, split_path
 from filegrid.runtime import Bytes
 
 STREAM_BYTES = 1024 * 1024
@@ -47,8 +47,8 @@ class Ingest:
     moved: Callable[[int], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.replication is not None and self.replication < 1:
-            raise InvalidRequest("replication is 1 at least", self.path)
+        if self.replication is not None and not 1 <= self.replication <= MOST_REPLICATION:
+            raise InvalidRequest(f"replication is 1 to {MOST_REPLICATION}", self.path)
 
     async def from_path(self, source: Path) -> Stat:
         """Upload a file of this machine.

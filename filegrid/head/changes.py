@@ -25,7 +25,7 @@ from filegrid.errors import (
     to_fault,
 )
 from filegrid.head import chronicle
-from filegrid.head.contents import MOST_REPLICATION, Contents
+from filegrid.head.contents import Contents
 from filegrid.head.membership import MOST_HEADS
 from filegrid.head.nodes import Stored, totals
 from filegrid.head.policies import POLICY_NAMES, Gain, Policies
@@ -34,7 +34,14 @@ from filegrid.head.sessions import MOST_LINEAGE, Sessions, get_session
 from filegrid.head.shelf import Shelf
 from filegrid.head.trash import Trash
 from filegrid.head.tree import Tree
-from filegrid.model import CHUNK_ID_BYTES, SessionId, join_path, session_of, split_path
+from filegrid.model import (
+    CHUNK_ID_BYTES,
+    MOST_REPLICATION,
+    SessionId,
+    join_path,
+    session_of,
+    split_path,
+)
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
 from filegrid.protocol.wire.backup_pb2 import DiscardUnknown

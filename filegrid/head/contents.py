@@ -11,6 +11,7 @@ from filegrid.head.schema import MOST_INTEGER, RegisterFile
 from filegrid.model import (
     BLOCK_BYTES,
     CHUNK_ID_BYTES,
+    MOST_REPLICATION,
     Chunk,
     ChunkId,
     Digest,
@@ -20,9 +21,6 @@ from filegrid.model import (
     unique_id,
 )
 from filegrid.protocol.wire import values_pb2 as wire
-
-MOST_REPLICATION = 16
-"""More copies than this protect from nothing that these do not, and every write waits for all."""
 
 MOST_CHUNK_BYTES = 4 * 1024**3
 """A repair copies whole chunks: above this one copy takes minutes on a common network."""

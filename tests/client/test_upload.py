@@ -98,7 +98,7 @@ class Refusals(GridCase):
 
     def test_replication(self) -> None:
         """Less than one replica is no file."""
-        for replication in (0, -1):
+        for replication in (0, -1, 17):
             with self.assertRaises(InvalidRequest):
                 self.put("/f", b"x", replication=replication)
 
