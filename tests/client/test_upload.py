@@ -97,7 +97,7 @@ class Refusals(GridCase):
         self.assertEqual(len(self.all_stored()), 1)
 
     def test_replication(self) -> None:
-        """Less than one replica is no file."""
+        """Less than one replica is no file, and more than 16 are refused before bytes are sent."""
         for replication in (0, -1, 17):
             with self.assertRaises(InvalidRequest):
                 self.put("/f", b"x", replication=replication)

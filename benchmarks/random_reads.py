@@ -1,0 +1,147 @@
+"""64 KiB at random offsets of one large file that is in memory, short-circuit and over TLS.
+
+    python -m benchmarks.random_reads [--mib 1024] [--reads 2000] [--runs 5] [--folder DIR]
+        [--json FILE]
+
+One read at a time, every block checked. Beside it the floor: as many bytes asked of a blocking TLS
+socket in another process, which has them in memory, and hashed here. The three take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from blake3 import blake3
+
+import filegrid
+from benchmarks.floor import Paper
+from benchmarks.measuring import MIB, local_grid, report, told
+from filegrid.client.content import Content
+from filegrid.client.grid import GridClient
+from filegrid.config import load_client
+from filegrid.measure import Figures, percentiles, spread
+from filegrid.model import BLOCK_BYTES
+from filegrid.net.credentials import Credentials
+
+PATH = "/large"
+
+WARM_READS = 200
+"""Before those that count: connections are made, and the digests of blocks read."""
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--mib", type=int, default=1024)
+    arguments.add_argument("--reads", type=int, default=2000)
+    arguments.add_argument("--runs", type=int, default=5)
+    arguments.add_argument("--folder", type=Path)
+    arguments.add_argument("--json", type=Path)
+    options = arguments.parse_args()
+    found: dict[str, list[Figures]] = {"short-circuit": [], "over TLS": [], "floor": []}
+    with (
+        local_grid(folder=options.folder) as local,
+        filegrid.connect(str(local.grid_file)) as grid,
+    ):
+        with grid.open(PATH, "wb") as file:
+            for _ in range(options.mib):
+                file.write(os.urandom(MIB))
+        paper = Paper(
+            str(local.folder / "certificates" / "chunk-1.pem"),
+            str(local.folder / "ca" / "ca.pem"),
+        )
+        distant = _without_short_circuit(grid, local.grid_file)
+        last = options.mib * MIB - BLOCK_BYTES
+        with floor(paper) as peer:
+            for turn in range(options.runs):
+                offsets = [random.randint(0, last) for _ in range(WARM_READS + options.reads)]
+                for name, client in (("short-circuit", grid.client), ("over TLS", distant)):
+                    latencies = grid.runner.run(partial(_read, client, offsets))
+                    found[name].append(percentiles(latencies[WARM_READS:]))
+                latencies = [_ask(peer) for _ in offsets]
+                found["floor"].append(percentiles(latencies[WARM_READS:]))
+                told(f"run {turn + 1} of {options.runs}")
+        grid.runner.run(distant.close)
+    figures = {
+        name: {
+            f"{which}_ms": spread([1000 * one[which] for one in runs]) for which in ("p50", "p99")
+        }
+        for name, runs in found.items()
+    }
+    report({"mib": options.mib, "reads": options.reads, "random_64_kib": figures}, options.json)
+
+
+def _without_short_circuit(grid: filegrid.Grid, file: Path) -> GridClient:
+    """A client beside it that lends no files, as on another machine."""
+    settings = load_client(file)
+    identity = Credentials(settings.tls.certificate, settings.tls.authority).identity
+    runtime = replace(grid.client.access.runtime, lending=None)
+    return GridClient(runtime, identity, settings.grid.heads)
+
+
+async def _read(client: GridClient, offsets: list[int]) -> list[float]:
+    content: Content = await client.open_read(PATH)
+    latencies = []
+    for offset in offsets:
+        begun = time.perf_counter()
+        data = await content.pread(offset, BLOCK_BYTES)
+        latencies.append(time.perf_counter() - begun)
+        assert len(data) == BLOCK_BYTES, len(data)
+    return latencies
+
+
+# The floor.
+
+
+@contextmanager
+def floor(paper: Paper) -> Iterator[ssl.SSLSocket]:
+    """A connection to a process that answers each byte with a block."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_serve, args=(theirs, paper), daemon=True)
+    process.start()
+    try:
+        with socket.create_connection(("127.0.0.1", ours.recv())) as plain:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with paper.context(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(plain) as peer:
+                yield peer
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(pipe: Connection, paper: Paper) -> None:
+    block = os.urandom(BLOCK_BYTES)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        pipe.send(listening.getsockname()[1])
+        plain, _ = listening.accept()
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with paper.context(ssl.PROTOCOL_TLS_SERVER).wrap_socket(plain, server_side=True) as peer:
+        while peer.recv(1):
+            peer.sendall(block)
+
+
+def _ask(peer: ssl.SSLSocket) -> float:
+    begun = time.perf_counter()
+    peer.sendall(b"?")
+    data = bytearray(BLOCK_BYTES)
+    view, filled = memoryview(data), 0
+    while filled < BLOCK_BYTES:
+        filled += peer.recv_into(view[filled:])
+    blake3(data).digest()
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    main()
