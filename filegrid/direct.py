@@ -91,6 +91,10 @@ class DirectFile:
         self._flush()
         return self._plain.pread(length, offset)
 
+    def pread_cached(self, length: int, offset: int) -> Bytes | None:
+        self._flush()
+        return self._plain.pread_cached(length, offset)
+
     def size(self) -> int:
         self._flush()
         return self._plain.size()

@@ -72,6 +72,14 @@ class RealFile:
             read += len(data)
         return b"".join(pieces)
 
+    def pread_cached(self, length: int, offset: int) -> Bytes | None:
+        data = bytearray(length)
+        try:
+            count = os.preadv(self._fd, [data], offset, os.RWF_NOWAIT)
+        except OSError:  # it would wait, or this file system cannot tell
+            return None
+        return data if count == length else None
+
     def fileno(self) -> int:
         return self._fd
 

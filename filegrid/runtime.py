@@ -91,6 +91,9 @@ class File(Protocol):
     def pread(self, length: int, offset: int) -> bytes:
         """Up to `length` bytes; fewer only at the end of the file."""
 
+    def pread_cached(self, length: int, offset: int) -> Bytes | None:
+        """All `length` bytes where they are in memory, so that it does not block; else None."""
+
     def size(self) -> int: ...
 
     def truncate(self, length: int) -> None: ...

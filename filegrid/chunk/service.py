@@ -149,6 +149,7 @@ class ChunkServer:
         for link in list(self._links):
             link.close()
         self._pool.close()
+        self._transfers.close()
         self._folder.close()
 
     def _method(self, roles: frozenset[Role], handle: Handler) -> Method:

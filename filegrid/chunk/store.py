@@ -62,6 +62,12 @@ class ChunkReader:
         """
         return self._read(max(0, min(length, self.chunk.length - offset)), self._bytes_at + offset)
 
+    def pread_cached(self, length: int, offset: int) -> Bytes | None:
+        """As :meth:`pread`, without a thread, where nothing has to be waited for; else None."""
+        if offset + length > self.chunk.length:
+            return None
+        return self._file.pread_cached(length, self._bytes_at + offset)
+
     def block_digests(self) -> bytes:
         """The digests of all its blocks, checked against its own.
 

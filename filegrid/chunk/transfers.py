@@ -13,7 +13,9 @@ from filegrid.chunk import parcel
 from filegrid.chunk.intake import Forward, intake_from
 from filegrid.chunk.inventory import Inventory
 from filegrid.chunk.load import Meter
+from filegrid.chunk.open_files import OpenFiles
 from filegrid.chunk.scrub import Scrub
+from filegrid.chunk.store import ChunkReader
 from filegrid.chunk.volumes import Volumes
 from filegrid.errors import (
     GridError,
@@ -29,10 +31,14 @@ from filegrid.net.link import Caller, Exchange, Link, expect
 from filegrid.net.tasks import shielded
 from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.protocol.wire import frame_pb2, head_pb2
-from filegrid.runtime import Runtime
+from filegrid.runtime import Bytes, Runtime
 
 PIECE_BYTES = 256 * 1024
 """Sent as one frame."""
+
+SHORT_BYTES = 256 * 1024
+"""Up to this much goes out in one piece; from memory it is read where we are, as a change of
+threads takes longer."""
 
 MOST_BATCH_BYTES = 512 * 1024
 """Read by one call of a thread; less, and handing over costs more than the work. A transfer holds
@@ -77,6 +83,11 @@ class Transfers:
         self._pool = pool
         self._meter = meter
         self._name = name
+        self._open_files = OpenFiles(runtime.clock, inventory)
+
+    def close(self) -> None:
+        """The files that are open in case somebody reads on."""
+        self._open_files.close()
 
     # Coming in.
 
@@ -212,11 +223,45 @@ class Transfers:
         return answer
 
     async def _send(self, caller: Caller, request: wire.ReadChunk, chunk: Chunk) -> None:
+        if request.length <= SHORT_BYTES:
+            await self._send_short(caller, request, chunk)
+            return
         run = self._runtime.threads.run
         if not request.without_digests:
             digests = await run(self._store.block_digests, chunk)
             await caller.send(digests, frame_pb2.Data.SECTION_BLOCK_DIGESTS)
         await self._send_content(caller, chunk, request.offset, request.offset + request.length)
+
+    async def _send_short(self, caller: Caller, request: wire.ReadChunk, chunk: Chunk) -> None:
+        """All at once with the answer; what is in memory of an open file comes without a thread."""
+        data: Bytes | None = None
+        reader = self._open_files.get(chunk.id) if request.without_digests else None
+        if reader is not None:
+            data = reader.pread_cached(request.length, request.offset)
+        if data is None:
+            digests, data = await shielded(self._read_short(request, chunk))
+            if digests:
+                await caller.send(digests, frame_pb2.Data.SECTION_BLOCK_DIGESTS)
+        assert data is not None
+        caller.attach([memoryview(data)])
+
+    async def _read_short(self, request: wire.ReadChunk, chunk: Chunk) -> tuple[bytes, bytes]:
+        """To the end, also where nobody waits for it any more: the file is kept, or closed."""
+        run = self._runtime.threads.run
+        reader, digests, data = await run(self._open_and_read, request, chunk)
+        self._open_files.keep(reader)
+        return digests, data
+
+    def _open_and_read(
+        self, request: wire.ReadChunk, chunk: Chunk
+    ) -> tuple[ChunkReader, bytes, bytes]:
+        reader = self._store.open_reader(chunk)
+        try:
+            digests = b"" if request.without_digests else reader.block_digests()
+            return reader, digests, reader.pread(request.length, request.offset)
+        except BaseException:
+            reader.close()
+            raise
 
     async def _send_content(self, caller: Caller, chunk: Chunk, offset: int, end: int) -> None:
         """While one batch goes out, the next is read."""

@@ -44,12 +44,7 @@ class BorrowedFile:
         return self._file.pread(length, offset)
 
     def pread_cached(self, length: int, offset: int) -> Bytes | None:
-        data = bytearray(length)
-        try:
-            count = os.preadv(self._file.fileno(), [data], offset, os.RWF_NOWAIT)
-        except OSError:  # it would wait, or this file system cannot tell
-            return None
-        return data if count == length else None
+        return self._file.pread_cached(length, offset)
 
     def close(self) -> None:
         self._file.close()

@@ -59,6 +59,13 @@ class SimulatedFile:
             raise _error(errno.EIO, self._path)
         return bytes(memoryview(self._content.data)[offset : offset + length])
 
+    def pread_cached(self, length: int, offset: int) -> Bytes | None:
+        """All that can be read is in memory."""
+        if self._closed or not self._content.readable:
+            return None
+        data = bytes(memoryview(self._content.data)[offset : offset + length])
+        return data if len(data) == length else None
+
     def size(self) -> int:
         self._enter("size")
         return len(self._content.data)
