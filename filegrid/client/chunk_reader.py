@@ -37,7 +37,7 @@ class ChunkReader:
         self._failed: dict[str, GridError] = {}
         self._transfer: ReplicaRead | LoanRead | SmallRead | None = None
 
-    async def next(self) -> list[memoryview]:
+    async def batch(self) -> list[memoryview]:
         """The next bytes, in one or more pieces; none at the end.
 
         :raises IntegrityError: where every replica is corrupt.

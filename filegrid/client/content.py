@@ -5,9 +5,8 @@ from __future__ import annotations
 from filegrid.client.access import Access
 from filegrid.client.chunk_reader import ChunkReader
 from filegrid.client.manifest import Manifest
-from filegrid.client.reader import Reader
+from filegrid.client.reader import SEGMENT_BYTES, Reader
 from filegrid.client.stat import Stat
-from filegrid.model import BLOCK_BYTES
 from filegrid.protocol.wire import head_pb2 as wire
 
 
@@ -33,18 +32,25 @@ class Content:
         :raises Unavailable: where no replica could be read while the patience lasted.
         :raises ContentCollected: where this version has been removed for good.
         """
-        if length >= 0 <= offset < self.stat.size <= BLOCK_BYTES and self.stat.chunk_count == 1:
-            end = min(self.stat.size, offset + length)
-            return b"".join(await self.chunk_reader(0, offset, end).next())
-        reader = self.reader(offset, length)
-        pieces = []
+        reader = self._short_reader(offset, length) or self.reader(offset, length)
+        pieces: list[memoryview] = []
         try:
-            while piece := await reader.next():
-                pieces.append(piece)
+            while more := await reader.batch():
+                pieces += more
         except Exception:
             reader.close()
             raise
         return b"".join(pieces)
+
+    def _short_reader(self, offset: int, length: int) -> ChunkReader | None:
+        """Of a range within one chunk that is too short to be worth reading ahead."""
+        end = min(self.stat.size, offset + length)
+        if not 0 <= offset < end <= offset + SEGMENT_BYTES:
+            return None
+        index, start = divmod(offset, self.stat.chunk_bytes)
+        if start + end - offset > self.stat.chunk_bytes:
+            return None
+        return self.chunk_reader(index, start, start + end - offset)
 
     def reader(self, offset: int = 0, length: int | None = None) -> Reader:
         """The bytes from `offset` on in order, up to `length` or to the end of the file."""

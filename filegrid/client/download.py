@@ -69,7 +69,7 @@ async def _fill(runtime: Runtime, content: Content, target: LocalTarget, moved: 
         reader = content.chunk_reader(index)
         offset = index * content.stat.chunk_bytes
         try:
-            while pieces := await reader.next():
+            while pieces := await reader.batch():
                 await runtime.threads.run(target.write, pieces, offset)
                 length = sum(len(piece) for piece in pieces)
                 offset += length

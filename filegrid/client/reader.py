@@ -77,7 +77,7 @@ class Reader:
         reader = self._open_chunk(index, start, end)
         pieces: list[memoryview] = []
         try:
-            while more := await reader.next():
+            while more := await reader.batch():
                 pieces += more
         except Exception:
             reader.close()
