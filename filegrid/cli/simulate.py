@@ -6,8 +6,11 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.pool import Pool
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -148,12 +151,14 @@ def running(scenario: Scenario, seeds: Sequence[int], jobs: int) -> Iterator[Ite
     if len(seeds) == 1:
         yield (run(scenario, seed) for seed in seeds)
         return
-    from functools import partial
-    from multiprocessing import get_context
-
-    runs = max(1, round(MINUTES_PER_PROCESS * SECONDS_PER_MINUTE / scenario.seconds))
-    with get_context("spawn").Pool(jobs, maxtasksperchild=runs) as pool:
+    with processes(scenario, jobs) as pool:
         yield pool.imap(partial(run, scenario), seeds)
+
+
+def processes(scenario: Scenario, jobs: int) -> Pool:
+    """Each is replaced by another before it has grown too large."""
+    runs = max(1, round(MINUTES_PER_PROCESS * SECONDS_PER_MINUTE / scenario.seconds))
+    return get_context("spawn").Pool(jobs, maxtasksperchild=runs)
 
 
 def run(scenario: Scenario, seed: int) -> Result:
@@ -169,15 +174,20 @@ def run(scenario: Scenario, seed: int) -> Result:
 def shrunk(scenario: Scenario, broken: Result) -> list[int]:
     """The numbers of few strikes that break the same promise."""
     from filegrid.simulation.scenario import strike_numbers
-    from filegrid.simulation.shrinking import shrink
+    from filegrid.simulation.shrinking import MOST_TRIES, shrink
+
+    is_long = MOST_TRIES * scenario.seconds > MINUTES_PER_PROCESS * SECONDS_PER_MINUTE
+    pool = processes(scenario, jobs=1) if is_long else None
 
     def fails(numbers: Sequence[int]) -> bool:
         if sys.stderr.isatty():
             click.echo(f"\rshrinking: {len(numbers)} strikes ", nl=False, err=True)
-        result = run(replace(scenario, strikes=frozenset(numbers)), broken.seed)
+        again = replace(scenario, strikes=frozenset(numbers)), broken.seed
+        result = pool.apply(run, again) if pool is not None else run(*again)
         return result.promise == broken.promise
 
-    few = shrink(strike_numbers(scenario, broken.seed), fails)
+    with pool or nullcontext():
+        few = shrink(strike_numbers(scenario, broken.seed), fails)
     if sys.stderr.isatty():
         note("")
     return few

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shlex
 
 from click.testing import CliRunner, Result
 from twisted.trial.unittest import SynchronousTestCase
 
 from filegrid.chunk.inventory import Inventory
+from filegrid.cli import simulate
 from filegrid.cli.main import cli
+from filegrid.cli.simulate import run
+from filegrid.simulation import campaign as simulation
+from filegrid.simulation.scenario import Scenario, strike_numbers
+
+
+def run_elsewhere(scenario: Scenario, seed: int) -> simulation.Result:
+    """As the command runs it; only in another process."""
+    if multiprocessing.parent_process() is None:
+        raise AssertionError("this is the process of the tests")
+    return run(scenario, seed)
 
 
 class Simulate(SynchronousTestCase):
@@ -41,6 +53,15 @@ class Simulate(SynchronousTestCase):
         self.assertFalse(document["ok"])
         self.assertEqual(document["runs"][0]["seed"], 3)
         self.assertTrue(document["runs"][0]["promise"])
+
+    def test_shrinks_in_processes(self) -> None:
+        """Tries that would make this process grow too large are made in others."""
+        scenario = Scenario(seconds=3, seconds_per_strike=1.0, faults=("reset",))
+        self.assertGreater(len(strike_numbers(scenario, 1)), 0)
+        broken = run(scenario, 1)  # breaks nothing, and so does every part of it
+        self.patch(simulate, "MINUTES_PER_PROCESS", 0.2)
+        self.patch(simulate, "run", run_elsewhere)
+        self.assertEqual(simulate.shrunk(scenario, broken), [])
 
     def test_usage(self) -> None:
         """Seeds and faults that there are not are refused, and it is said what there is."""
