@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -16,6 +15,7 @@ from twisted.internet.defer import Deferred
 from filegrid.client.stat import FolderPolicy, Trashed
 from filegrid.errors import AlreadyExists, GridError, NoSpace, NoSuchPath
 from filegrid.simulation.actor import Act, Actor
+from filegrid.simulation.governed import Governed, Thrown
 from filegrid.simulation.promises import (
     BYTES_PROMISE,
     ERRORS_PROMISE,
@@ -29,70 +29,14 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 9000
 MOST_FOLDERS = 2
-KEEP_SECONDS = (6, 3600)
-"""In the trash: some of it goes within the run, the rest stays."""
+SHORT_SECONDS, LONG_SECONDS = 6, 3600
+"""In the trash: what is to go within the run, and what is to stay."""
 
 MOST_QUOTA_FILES = 8
 MOST_QUOTA_BYTES = 40_000
 
 FASTEST_RATE = 1.05
 """Of a head's clock: what is kept for a while is kept for so much less at most."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Thrown:
-    """Something that was removed or replaced.
-
-    :ivar files: contents by what follows `path` in theirs.
-    :ivar kept_until: seconds of the campaign; until then it is surely in the trash.
-    """
-
-    path: str
-    files: dict[str, bytes]
-    kept_until: float
-
-    def is_shown_as(self, listed: Trashed) -> bool:
-        size = sum(map(len, self.files.values()))
-        return (listed.path, listed.files, listed.bytes) == (self.path, len(self.files), size)
-
-
-@dataclass(slots=True, kw_only=True)
-class Governed:
-    """A folder that says what holds in it, as its steward knows it.
-
-    :ivar files: contents by whole paths.
-    :ivar keep_seconds: of what is removed; :ivar replication: None where it is the grid's.
-    :ivar steady: the replication was never another one.
-    """
-
-    path: str
-    keep_seconds: int
-    quota_files: int
-    quota_bytes: int
-    replication: int | None
-    steady: bool = True
-    files: dict[str, bytes] = field(default_factory=dict)
-    folders: set[str] = field(default_factory=set)
-    trash: list[Thrown] = field(default_factory=list)
-
-    def thrown(self, listed: Trashed) -> Thrown:
-        """What this is; no two things in the trash look alike.
-
-        :raises Broken: where nobody threw it away.
-        """
-        for one in self.trash:
-            if one.is_shown_as(listed):
-                return one
-        raise Broken(POLICY_PROMISE, f"nobody threw away {listed}")
-
-    @property
-    def size(self) -> int:
-        return sum(map(len, self.files.values()))
-
-    def is_over(self, *, files: int, size: int) -> bool:
-        """Whether a change by so many files and bytes is beyond the quota."""
-        too_many = files > 0 and len(self.files) + files > self.quota_files
-        return too_many or (size > 0 and self.size + size > self.quota_bytes)
 
 
 class Steward(Actor):
@@ -122,10 +66,9 @@ class Steward(Actor):
     # Changes.
 
     async def _begin(self) -> None:
-        self._count += 1
         governed = Governed(
-            path=f"{self.folder}/{self._count}",
-            keep_seconds=self._random.choice(KEEP_SECONDS),
+            path=f"{self.folder}/{self._new_name()}",
+            keep_seconds=self._random.choice((SHORT_SECONDS, LONG_SECONDS)),
             quota_files=self._random.randint(2, MOST_QUOTA_FILES),
             quota_bytes=self._random.randint(9500, MOST_QUOTA_BYTES),
             replication=self._random.choice(self._replications),
@@ -413,7 +356,7 @@ class Steward(Actor):
             return
         becomes = self._campaign.becomes
         await becomes("files do not follow their folders", self._are_followed)
-        if governed.keep_seconds < 60:
+        if governed.keep_seconds == SHORT_SECONDS:
             await becomes("the trash keeps what is over its time", self._is_trash_empty)
 
     async def _check_file(self, path: str, content: bytes) -> bool:
