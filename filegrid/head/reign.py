@@ -365,13 +365,17 @@ class Reign:
         That comes only after the grace; all the trash would be gone by then.
         """
         for _ in range(YIELDED_AT_ONCE):
-            wanted = self._grid.chunk_bytes, self._grid.replication
-            if not self._roster.is_full(*wanted, self._collector.coming_bytes()):
-                return
-            if not self._namespace.list_trash(0, 1):
+            if not self._is_full() or not self._namespace.list_trash(0, 1):
                 return
             purge = journal.PurgeTrash(limit=PURGED_AT_ONCE, early=True)
             await self._ledger.propose(journal.Command(purge_trash=purge))
+
+    def _is_full(self) -> bool:
+        """Whether there is too little room for a chunk, also when what was released is gone."""
+        wanted = self._grid.chunk_bytes, self._grid.replication
+        return self._roster.is_full(*wanted) and self._roster.is_full(
+            *wanted, self._collector.coming_bytes()
+        )
 
     async def _keep_voters(self) -> None:
         """One step towards the heads that are to vote; :mod:`filegrid.head.membership` says why it

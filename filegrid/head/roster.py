@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeAlias
 
 from google.protobuf.message import Message
@@ -454,7 +455,9 @@ class Roster:
             raise NotLeader("this head gives no orders any more")
         return wire.Order(lineage=self._reign.lineage, epoch=self._reign.epoch, run=server.run)
 
-    def is_full(self, chunk_bytes: int, count: int, coming: Mapping[str, int]) -> bool:
+    def is_full(
+        self, chunk_bytes: int, count: int, coming: Mapping[str, int] = MappingProxyType({})
+    ) -> bool:
         """Whether fewer than `count` servers have room for a chunk, of those that are to stay.
 
         Whoever is away, or slow, or has not reported to this head, is not full for that: it has
