@@ -222,9 +222,9 @@ class Misfortune:
         return self._campaign.note(f"fill the disk of {machine.name}")
 
     def _wipe_head(self, strike: Strike) -> bool:
-        """Only where all others have what it has: a majority keeps its disks (S3)."""
-        machine = self._head(strike)
-        if machine is None or not self._campaign.all_heads_vote():
+        """Only where the others have what it has, and a majority keeps its disks (S3)."""
+        machine, heads = self._head(strike), len(self._grid.heads)
+        if machine is None or not self._campaign.all_heads_vote() or 2 * (heads - 1) <= heads:
             return False
         self._campaign.note(f"wipe {machine.name}")
         machine.crash()
