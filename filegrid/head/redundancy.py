@@ -184,6 +184,7 @@ class Redundancy:
             for name, length, digest in reports
             if digest == chunk.digest and length == chunk.length
         ]
+        self._are_replaced(chunk.id, matching)
         alive = [name for name in matching if name not in dead]
         holders = tuple(name for name in alive if name not in self._registry.leaving)
         if len(holders) > record.replication:
@@ -215,6 +216,16 @@ class Redundancy:
         else:
             self._has_enough(chunk.id)
             self.moves.put(deficit)
+
+    def _are_replaced(self, chunk_id: ChunkId, names: Iterable[str]) -> None:
+        """Damage is healed where the same server has a good replica again, whatever else lacks."""
+        damaged = self.condemned.get(chunk_id)
+        replaced = damaged.intersection(names) if damaged else None
+        if damaged and replaced:
+            self.healed.append((chunk_id, replaced))
+            damaged -= replaced
+            if not damaged:
+                del self.condemned[chunk_id]
 
     def _has_enough(self, chunk_id: ChunkId) -> None:
         self.deficits.drop(chunk_id)

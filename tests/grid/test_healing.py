@@ -284,6 +284,32 @@ class ReadBack(HealingCase):
         self.assertEqual(self.read("/f0"), content(CHUNK, 0))
 
 
+class DamagedAndShort(HealingCase):
+    chunk_servers = 3
+
+    def test_replaced_where_it_was(self) -> None:
+        """Once a damaged replica is made anew on its own server, a chunk is short of what else it
+        lacks, and not corrupt any more."""
+        self.put("/f0", content(CHUNK, 0))
+        dead, bad, _ = self.good(0)
+        self.kill(dead)
+        operator = self.new_client("operator", role=Role.OPERATOR)
+        self.grid.advance(10)
+        self.flip("/f0", bad, offset=3)
+        for _ in range(9):  # one of them comes upon it
+            self.assertEqual(self.read("/f0"), content(CHUNK, 0))
+        self.run_(operator.repair_now())
+        self.grid.advance(10)
+        self.assertIn(bad, self.good(0))
+        counts = self.status().chunks
+        self.assertEqual((counts.corrupt, counts.under_replicated, counts.missing), (0, 1, 0))
+        servers = [one.server for one in self.manifest("/f0").chunks[0].replicas]
+        self.assertEqual(len(servers), len(set(servers)))
+        told = [one["kind"] for one in self.run_(operator.events())["events"]]
+        self.assertIn("rot_healed", told)
+        self.run_(operator.close())
+
+
 class Together(HealingCase):
     def setUp(self) -> None:
         super().setUp()
