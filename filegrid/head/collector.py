@@ -2,8 +2,8 @@
 
 A chunk goes only where committed state shows that no later command can refer to it (S14): it was
 released by a logged removal, or its session has ended, or has said in the log that the upload has
-ended, without publishing it. A chunk of a session
-that this history never opened is not ours to judge, and stays.
+ended, without publishing it. A chunk of a session that this history never opened is not ours to
+judge, and stays.
 """
 
 from __future__ import annotations
