@@ -205,7 +205,7 @@ class Policies:
             values = [getattr(after, name) for name in POLICY_NAMES]
             self._database.execute(_SET, (folder, *values))
         if after.replication != before.replication:
-            self._database.execute(_ADD_WORK, (folder,))
+            self._look_through(folder)
         return after
 
     def moved(
@@ -222,7 +222,7 @@ class Policies:
         if before is not None and before.replication == wanted and not work_left(self._database):
             return []  # it has followed that
         if node.is_folder:
-            self._database.execute(_ADD_WORK, (node.id,))
+            self._look_through(node.id)
             return []
         return self._resize(node, wanted or default_replication)
 
@@ -232,7 +232,6 @@ class Policies:
         :returns: how many nodes they were, `limit` where more may wait; and the contents that
             want another number of replicas now.
         """
-        self._any = None
         changed: list[bytes] = []
         left = limit
         while left > 0:
@@ -244,7 +243,7 @@ class Policies:
             page = children(self._database, folder, after=after, limit=left)
             for node in page:
                 if node.is_folder:
-                    self._database.execute(_ADD_WORK, (node.id,))
+                    self._look_through(node.id)
                 else:
                     changed += self._resize(node, wanted)
             if len(page) < left:
@@ -252,11 +251,16 @@ class Policies:
             else:
                 self._database.execute(_MOVE_WORK, (page[-1].name, folder))
             left -= max(1, len(page))
+        self._any = None
         return limit - left, changed
 
     def forget(self) -> None:
         """After a rollback: drop what may not be so any more."""
         self._any = None
+
+    def _look_through(self, folder: int) -> None:
+        self._any = None
+        self._database.execute(_ADD_WORK, (folder,))
 
     def _resize(self, node: Stored, wanted: int) -> list[bytes]:
         assert node.content_id is not None

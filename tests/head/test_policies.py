@@ -203,6 +203,22 @@ class Replication(PolicyCase):
         paths = ("/f", "/z/b/h", "/a/g")
         self.assertEqual([self.replication(path) for path in paths], [3, 3, 3])
 
+    def test_restored_and_moved(self) -> None:
+        """What is moved out of a folder that came back, and was not looked through yet, follows."""
+        self.set("/a", replication=2)
+        self.put("/a/b/c/f")
+        self.grid.remove("/a/b", recursive=True)
+        self.set("/a", unset=("replication",))
+        self.apply_all()
+        self.set("/a", trash_seconds=9)
+        self.set("/a", unset=("trash_seconds",))
+        self.grid.rename("/a", "/z")  # nobody says anything any more
+        (thrown,) = self.grid.namespace.list_trash(0, 9)
+        self.grid.once(restore_trash=wire.RestoreTrash(trash_id=thrown.id, target="/b"))
+        self.grid.rename("/b/c/f", "/f")
+        self.apply_all()
+        self.assertEqual(self.replication("/f"), 3)
+
     def test_appended(self) -> None:
         """An append keeps what the first writer asked for."""
         for path, asked in (("/a/f", 0), ("/a/g", 5)):
