@@ -110,6 +110,9 @@ class RealFile:
         if fd >= 0:
             os.close(fd)
 
+    def __del__(self) -> None:
+        self.close()  # a thread opened it for somebody who did not wait for it
+
 
 class RealDisk:
     """The file systems of the machine. What it makes is for its own user alone."""

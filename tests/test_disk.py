@@ -178,6 +178,15 @@ class RealDiskTests(DiskContract):
         self.root = str(Path(self.mktemp()).absolute())
         self.disk.make_folders(self.root)
 
+    def test_nobody_waited(self) -> None:
+        """A file that nobody has any more is closed."""
+        self.write("a", b"1")
+        file = self.disk.open(f"{self.root}/a")
+        fd = file.fileno()  # type: ignore[attr-defined]  # the real one's
+        os.fstat(fd)
+        del file
+        self.assertRaises(OSError, os.fstat, fd)
+
     def test_short_writes(self) -> None:
         """What the system wrote only in part is gone on with."""
         real = os.pwritev

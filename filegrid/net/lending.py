@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from filegrid.disk import RealFile
 from filegrid.errors import Busy
-from filegrid.runtime import Bytes, File
+from filegrid.runtime import File
 
 TOKEN_BYTES = 16
 
@@ -32,25 +32,6 @@ MOST_LENT = 128
 
 BORROW_SECONDS = 2.0
 """A lender that does not hand the file over in this time has no time to read it either."""
-
-
-class BorrowedFile:
-    """A file that another process has opened; :class:`filegrid.runtime.LentFile`."""
-
-    def __init__(self, fd: int) -> None:
-        self._file = RealFile(fd)
-
-    def pread(self, length: int, offset: int) -> bytes:
-        return self._file.pread(length, offset)
-
-    def pread_cached(self, length: int, offset: int) -> Bytes | None:
-        return self._file.pread_cached(length, offset)
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __del__(self) -> None:
-        self.close()  # nobody was there any more to take it
 
 
 class DescriptorLending:
@@ -87,7 +68,7 @@ class DescriptorLending:
             timer.cancel()
         return file
 
-    def borrow(self, where: str, token: bytes) -> BorrowedFile:
+    def borrow(self, where: str, token: bytes) -> RealFile:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as desk:
             desk.settimeout(BORROW_SECONDS)
             desk.connect(f"\0{where}")
@@ -99,7 +80,7 @@ class DescriptorLending:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise OSError("what was handed over is no file")
-        return BorrowedFile(fd)
+        return RealFile(fd)
 
     async def stop(self) -> None:
         """Lend nothing more."""

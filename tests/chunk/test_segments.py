@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib  # trial takes a module's `suppress` for its own
 import errno
+import os
 import random
 import threading
 from collections.abc import Sequence
@@ -120,7 +121,8 @@ class _SlowDisk(RealDisk):
         self.go_on = threading.Event()
 
     def create(self, path: str) -> RealFile:
-        return _SlowFile(super().create(path)._fd, self)
+        plain = super().create(path)
+        return _SlowFile(os.dup(plain.fileno()), self)
 
 
 class GroupTests(SynchronousTestCase):

@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 from filegrid.disk import RealDisk, RealFile
 from filegrid.errors import Busy
 from filegrid.net import lending
-from filegrid.net.lending import BorrowedFile, DescriptorLending
+from filegrid.net.lending import DescriptorLending
 
 
 class LendingTests(TestCase):
@@ -29,7 +29,7 @@ class LendingTests(TestCase):
     def lend(self) -> tuple[str, bytes]:
         return self.lending.lend(RealDisk().open(str(self.path)))
 
-    def borrow(self, where: str, token: bytes) -> Deferred[BorrowedFile]:
+    def borrow(self, where: str, token: bytes) -> Deferred[RealFile]:
         return deferToThread(self.lending.borrow, where, token)
 
     async def test_hands_over(self) -> None:
