@@ -86,7 +86,7 @@ def measure(servers: int, chunks: int) -> dict[str, float]:
                 for index, command in enumerate(commands)
             ]
         )
-        locations = Locations(sqlite3.connect(":memory:", isolation_level=None))
+        locations = Locations()
         begun = time.process_time()
         fill(database, locations, everybody, chunks)
         print(f"made in {time.process_time() - begun:.0f} s of processor time", flush=True)

@@ -173,11 +173,11 @@ class Balance:
         givers = balancing.givers()
         for giver in givers[:SCANS_PER_TURN]:
             after = self._cursors.get(giver, b"")
-            ids = self._locations.of_server(giver, after, SCAN_PAGE)
+            ids, following = self._locations.of_server(giver, after)
             more = self._choose(balancing, giver, ids, racks)
             copies += more
-            self._cursors[giver] = ids[-1] if len(ids) == SCAN_PAGE else b""
-            whole += not more and not after and len(ids) < SCAN_PAGE
+            self._cursors[giver] = following or b""
+            whole += not more and not after and following is None
             if not self._may_move():
                 break
         if copies:
@@ -202,19 +202,14 @@ class Balance:
         ids: Sequence[ChunkId],
         racks: Mapping[str, str],
     ) -> list[Copy]:
-        records, reports = self._namespace.records(ids), self._locations.reports(ids)
         copies = []
-        for chunk_id, record in records.items():
+        for chunk_id, record in self._namespace.records(ids).items():
             if not self._may_move():
                 break
             chunk = record.chunk
             if record.released_ms is not None or chunk_id in self._moving:
                 continue
-            holders = [
-                name
-                for name, *shape in reports.get(chunk_id, ())
-                if shape == [chunk.length, chunk.digest]
-            ]
+            holders = self._locations.holders(chunk)
             if len(holders) != record.replication or giver not in holders:
                 continue  # repair, or pruning, is at it
             receiver = balancing.receiver(giver, chunk.length, holders, racks)

@@ -183,28 +183,23 @@ class Drain:
             uploads=self._uploads(name, most=MOST_UPLOADS) + self._roster[name].load.writers
         )
         gone = {*leaving, *self._registry.leaving}
-        after, ids = b"", [ChunkId(b"")]
-        while ids:
-            ids = self._locations.of_server(name, after, SCAN_PAGE)
+        after: bytes | None = b""
+        while after is not None:
+            ids, after = self._locations.of_server(name, after)
             self._count(ids, gone, found)
-            if ids:
-                after = ids[-1]
             await self._runtime.sleep(0)
         found.blockers = self._blockers(name, gone, found)
         return found
 
     def _count(self, ids: Sequence[ChunkId], gone: set[str], found: Left) -> None:
-        records, reports = self._namespace.records(ids), self._locations.reports(ids)
-        for chunk_id, record in records.items():
+        for record in self._namespace.records(ids).values():
             if record.released_ms is not None:
                 continue
             found.wanting = max(found.wanting, record.replication)
             staying = [
                 other
-                for other, *shape in reports.get(chunk_id, ())
-                if shape == [record.chunk.length, record.chunk.digest]
-                and other not in gone
-                and self._roster.state(other) is not State.DEAD
+                for other in self._locations.holders(record.chunk)
+                if other not in gone and self._roster.state(other) is not State.DEAD
             ]
             if len(staying) < record.replication:
                 found.chunks += 1

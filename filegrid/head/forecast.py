@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from filegrid.config import Grid
 from filegrid.head.liveness import State
-from filegrid.head.locations import Locations, Report
+from filegrid.head.locations import Locations
 from filegrid.head.registry import Registry
 from filegrid.head.restraint import is_mass
 from filegrid.head.roster import Roster
@@ -64,9 +64,8 @@ class Forecasts:
         more = True
         while more and answer.chunks < CHUNKS_PER_ANSWER:
             records = self._namespace.chunks_after(after, SCAN_PAGE)
-            reports = self._locations.reports([one.chunk.id for one in records])
             for record in records:
-                self._count(record, reports.get(record.chunk.id, ()), set(down), answer, files)
+                self._count(record, set(down), answer, files)
             more = len(records) == SCAN_PAGE
             if records:
                 after = records[-1].chunk.id
@@ -97,7 +96,6 @@ class Forecasts:
     def _count(
         self,
         record: ChunkRecord,
-        reports: Sequence[Report],
         down: Collection[str],
         answer: wire.Forecast,
         files: dict[ContentId, wire.AffectedFile],
@@ -105,10 +103,8 @@ class Forecasts:
         chunk = record.chunk
         holders = [
             name
-            for name, *shape in reports
-            if shape == [chunk.length, chunk.digest]
-            and name not in down
-            and self._roster.state(name) is not State.DEAD
+            for name in self._locations.holders(chunk)
+            if name not in down and self._roster.state(name) is not State.DEAD
         ]
         wanted = record.replication
         answer.chunks += 1

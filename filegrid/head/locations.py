@@ -1,137 +1,120 @@
-"""Which chunk server holds which replicas: what the servers reported, in a database in memory.
+"""Which chunk server holds which replicas: what the servers reported.
 
-Soft state: it is made anew at every start from the servers' inventories. It is written in the
-reactor's thread, where nothing may wait for a disk: under heavy writeback even an unsynced write
-takes long enough to cost a leader its lease (S5). Some 150 bytes a replica.
+Soft state: it is made anew at every start from the servers' inventories. It is in memory, as it is
+written in the reactor's thread, where nothing may wait for a disk: under heavy writeback even an
+unsynced write takes long enough to cost a leader its lease (S5).
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from collections.abc import Collection, Iterable, Sequence
 
-from filegrid.model import Chunk, ChunkId, Digest
-
-_SCHEMA = """
-PRAGMA journal_mode = OFF;
-PRAGMA synchronous = OFF;
-DROP TABLE IF EXISTS replicas;
-DROP TABLE IF EXISTS servers;
-CREATE TABLE servers (
-    number INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE
-);
-CREATE TABLE replicas (
-    chunk_id BLOB NOT NULL,
-    server INTEGER NOT NULL,
-    length INTEGER NOT NULL,
-    digest BLOB NOT NULL,
-    report INTEGER NOT NULL,
-    PRIMARY KEY (chunk_id, server)
-) WITHOUT ROWID;
-CREATE INDEX replicas_of_server ON replicas (server, chunk_id);
-"""
-
-_REPORTS = "SELECT chunk_id, server, length, digest FROM replicas WHERE chunk_id IN ({})"
-
-Report: TypeAlias = tuple[str, int, bytes]
-"""A server, and the length and digest of what it has."""
+from filegrid.head.replica_table import MARK_BYTES, ReplicaTable
+from filegrid.model import Chunk, ChunkId
 
 
 class Locations:
     """Replicas by chunk and by server.
 
-    A replica counts for a chunk only where length and digest are those of the manifest (S15), so
-    both are kept with it.
+    A replica counts for a chunk only where length and digest are those of the manifest (S15).
+    Nearly always all servers report the same of a chunk, and so one mark of it is kept with all of
+    them together; where a server differs, its own.
     """
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._db = database
-        self._db.executescript(_SCHEMA)
+    def __init__(self) -> None:
+        self._table = ReplicaTable()
+        self._differing: dict[tuple[ChunkId, int], bytes] = {}
         self._numbers: dict[str, int] = {}
-        self._names: dict[int, str] = {}
-        self._report: dict[str, int] = {}
+        self._names = [""]
+        self._told: dict[str, set[ChunkId]] = {}
 
     def holders(self, chunk: Chunk) -> list[str]:
         """The servers with a replica of exactly this chunk."""
-        rows = self._db.execute(
-            "SELECT server FROM replicas WHERE chunk_id = ? AND length = ? AND digest = ?",
-            (chunk.id, chunk.length, chunk.digest),
-        )
-        return [self._names[number] for (number,) in rows]
+        row = self._table.get(chunk.id)
+        if row is None:
+            return []
+        mark, numbers = row
+        wanted = _mark(chunk)
+        return [
+            self._names[number]
+            for number in numbers
+            if self._differing.get((chunk.id, number), mark) == wanted
+        ]
 
     def reporters(self, chunk_id: bytes) -> list[str]:
         """The servers with anything under this id."""
-        rows = self._db.execute("SELECT server FROM replicas WHERE chunk_id = ?", (chunk_id,))
-        return [self._names[number] for (number,) in rows]
+        row = self._table.get(chunk_id)
+        return [self._names[number] for number in row[1]] if row is not None else []
 
-    def reports(self, chunk_ids: Sequence[bytes]) -> dict[ChunkId, list[Report]]:
-        """What is there under each of these ids, and where; ids that nobody has are left out."""
-        marks = ",".join("?" * len(chunk_ids))
-        found: dict[ChunkId, list[Report]] = {}
-        for chunk_id, number, length, digest in self._db.execute(_REPORTS.format(marks), chunk_ids):
-            found.setdefault(chunk_id, []).append((self._names[number], length, digest))
-        return found
+    def of_server(self, name: str, after: bytes) -> tuple[list[ChunkId], ChunkId | None]:
+        """Some of the next chunks that a server holds, in the order of their ids; there may be none
+        among those that were looked at.
 
-    def of_server(self, name: str, after: bytes, limit: int) -> list[ChunkId]:
-        """The next chunks that a server holds, in the order of their ids."""
-        rows = self._db.execute(
-            "SELECT chunk_id FROM replicas WHERE server = ? AND chunk_id > ?"
-            " ORDER BY chunk_id LIMIT ?",
-            (self._number(name), after, limit),
-        )
-        return [ChunkId(chunk_id) for (chunk_id,) in rows]
+        :returns: them, and after which id to go on: None at the end.
+        """
+        return self._table.of_server(self._number(name), after)
 
-    def add(self, name: str, chunks: Iterable[Chunk]) -> None:
-        number, report = self._number(name), self._report.setdefault(name, 0)
-        self._db.executemany(
-            "INSERT OR REPLACE INTO replicas VALUES (?, ?, ?, ?, ?)",
-            [(chunk.id, number, chunk.length, chunk.digest, report) for chunk in chunks],
-        )
+    def add(self, name: str, chunks: Sequence[Chunk]) -> None:
+        """A server told that it has these now."""
+        if name in self._told:
+            self._told[name].update(chunk.id for chunk in chunks)
+        self._add(name, chunks)
 
     def remove(self, name: str, chunk_ids: Iterable[bytes]) -> None:
         number = self._number(name)
-        self._db.executemany(
-            "DELETE FROM replicas WHERE chunk_id = ? AND server = ?",
-            [(chunk_id, number) for chunk_id in chunk_ids],
-        )
+        for chunk_id in chunk_ids:
+            self._table.remove(chunk_id, number)
+            self._differing.pop((ChunkId(chunk_id), number), None)
+
+    # A server's full inventory, a page after the other.
 
     def begin_report(self, name: str) -> None:
-        """A full inventory is coming; what it does not name is gone at its end, not before."""
-        self._report[name] = self._report.get(name, 0) + 1
+        """An inventory is coming: what it does not name, and nobody adds meanwhile, is gone."""
+        self._told[name] = set()
+
+    def add_page(self, name: str, chunks: Sequence[Chunk]) -> None:
+        self._add(name, chunks)
 
     def forget_stale(
-        self, name: str, after: bytes, limit: int
-    ) -> tuple[list[ChunkId], bytes | None]:
-        """Look at the next replicas of a server; forget those that its report did not name.
+        self, name: str, after: bytes, last: bytes | None, named: Collection[ChunkId]
+    ) -> tuple[list[ChunkId], ChunkId | None]:
+        """Forget some of those replicas of a server behind `after`, and up to `last`, that its
+        report, which names these there, does not name.
 
+        :param last: None for all that follow.
         :returns: what was forgotten, and after which id to go on: None at the end.
         """
-        report = self._report[name]
-        rows = self._db.execute(
-            "SELECT chunk_id, report FROM replicas WHERE server = ? AND chunk_id > ?"
-            " ORDER BY chunk_id LIMIT ?",
-            (self._number(name), after, limit),
-        ).fetchall()
-        stale = [ChunkId(chunk_id) for chunk_id, named_in in rows if named_in != report]
+        ids, following = self.of_server(name, after)
+        told = self._told[name]
+        stale = [
+            chunk_id
+            for chunk_id in ids
+            if (last is None or chunk_id <= last) and chunk_id not in named and chunk_id not in told
+        ]
         self.remove(name, stale)
-        return stale, rows[-1][0] if len(rows) == limit else None
+        is_end = following is None or (last is not None and following >= last)
+        return stale, None if is_end else following
 
-    def replica(self, chunk_id: bytes, name: str) -> Chunk | None:
-        """What the server reported under this id."""
-        row = self._db.execute(
-            "SELECT length, digest FROM replicas WHERE chunk_id = ? AND server = ?",
-            (chunk_id, self._number(name)),
-        ).fetchone()
-        if row is None:
-            return None
-        return Chunk(id=ChunkId(chunk_id), length=row[0], digest=Digest(row[1]))
+    def end_report(self, name: str) -> None:
+        self._told.pop(name, None)
+
+    def _add(self, name: str, chunks: Iterable[Chunk]) -> None:
+        number = self._number(name)
+        for chunk in chunks:
+            mark = _mark(chunk)
+            if self._table.add(chunk.id, mark, number) != mark:
+                self._differing[chunk.id, number] = mark
+            elif self._differing:
+                self._differing.pop((chunk.id, number), None)
 
     def _number(self, name: str) -> int:
         if name not in self._numbers:
-            number = len(self._numbers) + 1
-            self._db.execute("INSERT INTO servers VALUES (?, ?)", (number, name))
-            self._numbers[name] = number
-            self._names[number] = name
+            self._numbers[name] = len(self._names)
+            self._names.append(name)
         return self._numbers[name]
+
+
+def _mark(chunk: Chunk) -> bytes:
+    """What stands for length and digest. Python hashes bytes with a key of each process, so nobody
+    can make up two chunks that look alike."""
+    return hash((chunk.length, chunk.digest)).to_bytes(8, "big", signed=True)[:MARK_BYTES]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 
 from filegrid.ballot import BallotFile
@@ -62,7 +61,7 @@ def open_head(
         folder=folder,
         journal=log,
         namespace=namespace,
-        locations=Locations(sqlite3.connect(":memory:", isolation_level=None)),
+        locations=Locations(),
         ballots=ballots,
         ballot=ballots.read(),
         create=create,

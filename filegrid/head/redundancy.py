@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from filegrid.errors import ContentCollected
 from filegrid.head.deficits import SETTLE_SECONDS, Deficit, Deficits
 from filegrid.head.liveness import Liveness, State
-from filegrid.head.locations import Locations, Report
+from filegrid.head.locations import Locations
 from filegrid.head.registry import Registry
 from filegrid.head.view import ChunkRecord, View
 from filegrid.model import ChunkId, session_of
@@ -95,19 +96,16 @@ class Redundancy:
 
     def scan_server(self, name: str) -> None:
         """The state of a server changed: look at all that it holds."""
-        self._scans.append(
-            self._paged(lambda after: self._locations.of_server(name, after, SCAN_PAGE))
-        )
+        self._scans.append(self._paged(partial(self._locations.of_server, name)))
 
     def scan_all(self) -> None:
         """Look at every chunk that the namespace names."""
-        self._scans.append(
-            self._paged(
-                lambda after: [
-                    record.chunk.id for record in self._namespace.chunks_after(after, SCAN_PAGE)
-                ]
-            )
-        )
+
+        def page(after: bytes) -> tuple[list[ChunkId], ChunkId | None]:
+            ids = [record.chunk.id for record in self._namespace.chunks_after(after, SCAN_PAGE)]
+            return ids, ids[-1] if len(ids) == SCAN_PAGE else None
+
+        self._scans.append(self._paged(page))
 
     def scan_content(self, content_id: bytes) -> None:
         """A file wants another number of replicas: look at all its chunks."""
@@ -125,6 +123,14 @@ class Redundancy:
 
         self._scans.append(advance)
 
+    def held_bytes(self, name: str, chunk_ids: Sequence[bytes]) -> int:
+        """How much a server holds of these; without those that were never published."""
+        return sum(
+            record.chunk.length
+            for record in self._namespace.records(chunk_ids).values()
+            if name in self._locations.reporters(record.chunk.id)
+        )
+
     def step(self) -> bool:
         """Look at some chunks; returns whether more are due."""
         if self._scans and len(self._due) < SCAN_PAGE and self._scans[0]():
@@ -133,31 +139,32 @@ class Redundancy:
             self._look([self._due.popitem(last=False)[0] for _ in range(most)])
         return not self.settled
 
-    def _paged(self, page: Callable[[bytes], list[ChunkId]]) -> Callable[[], bool]:
+    def _paged(
+        self, page: Callable[[bytes], tuple[list[ChunkId], ChunkId | None]]
+    ) -> Callable[[], bool]:
         after = b""
 
         def advance() -> bool:
             nonlocal after
-            ids = page(after)
+            ids, following = page(after)
             self._due.update(dict.fromkeys(ids))
-            if ids:
-                after = ids[-1]
-            return len(ids) < SCAN_PAGE
+            after = following or b""
+            return following is None
 
         return advance
 
     def _look(self, chunk_ids: Sequence[ChunkId]) -> None:
         records = self._namespace.records(chunk_ids)
-        reports = self._locations.reports(chunk_ids)
         dead = {name for name in self._liveness if self._liveness.state(name) is State.DEAD}
         for chunk_id in chunk_ids:
             record = records.get(chunk_id)
             if record is None or record.released_ms is not None:
-                self._is_not_named(chunk_id, record, chunk_id in reports)
+                self._is_not_named(chunk_id, record)
             else:
-                self._is_named(record, reports.get(chunk_id, ()), dead)
+                self._is_named(record, dead)
 
-    def _is_not_named(self, chunk_id: ChunkId, record: ChunkRecord | None, reported: bool) -> None:
+    def _is_not_named(self, chunk_id: ChunkId, record: ChunkRecord | None) -> None:
+        reported = bool(self._locations.reporters(chunk_id))
         self.condemned.pop(chunk_id, None)  # gone is not healed
         self._has_enough(chunk_id)
         self.surplus.pop(chunk_id, None)
@@ -172,18 +179,11 @@ class Redundancy:
         else:
             self.strays.pop(chunk_id, None)
 
-    def _is_named(
-        self, record: ChunkRecord, reports: Sequence[Report], dead: Collection[str]
-    ) -> None:
+    def _is_named(self, record: ChunkRecord, dead: Collection[str]) -> None:
         chunk = record.chunk
         self.strays.pop(chunk.id, None)
         self.unknown.discard(chunk.id)
-        # Only what matches the manifest is a replica (S15).
-        matching = [
-            name
-            for name, length, digest in reports
-            if digest == chunk.digest and length == chunk.length
-        ]
+        matching = self._locations.holders(chunk)
         self._are_replaced(chunk.id, matching)
         alive = [name for name in matching if name not in dead]
         holders = tuple(name for name in alive if name not in self._registry.leaving)

@@ -391,20 +391,23 @@ class Roster:
                 return
             if self._servers.get(server.name) is not server or self._reign is not reign:
                 return
-            self._locations.add(server.name, map(Chunk.from_wire, page.chunks))
+            chunks = [Chunk.from_wire(ref) for ref in page.chunks]
+            self._locations.add_page(server.name, chunks)
+            named = {chunk.id for chunk in chunks}
             self._redundancy.touch(ref.id for ref in page.chunks)
             more = page.more
-            if more:
-                after = page.chunks[-1].id
-        stale_after: bytes | None = b""
-        while stale_after is not None:
-            stale, stale_after = self._locations.forget_stale(
-                server.name, stale_after, INVENTORY_PAGE
-            )
-            self._redundancy.touch(stale)
-            await self._runtime.sleep(0)  # a server may hold millions; others have their turn
-            if self._servers.get(server.name) is not server or self._reign is not reign:
-                return
+            last = chunks[-1].id if more else None
+            stale_after: bytes | None = after
+            while stale_after is not None:
+                stale, stale_after = self._locations.forget_stale(
+                    server.name, stale_after, last, named
+                )
+                self._redundancy.touch(stale)
+                await self._runtime.sleep(0)  # a server may hold millions; others have their turn
+                if self._servers.get(server.name) is not server or self._reign is not reign:
+                    return
+            after = last or b""
+        self._locations.end_report(server.name)
         server.reported = True
         _log.info("{name} reported all its chunks", name=server.name)
 
@@ -415,10 +418,9 @@ class Roster:
         if server is None or server.link is not caller.link or server.run != request.run:
             raise Unavailable("join before telling changes", caller.peer.name)
         gone = [*request.removed, *request.damaged]
-        left = (self._locations.replica(chunk_id, server.name) for chunk_id in gone)
         server.grow(sum(ref.length for ref in request.added))
-        server.grow(-sum(chunk.length for chunk in left if chunk is not None))
-        self._locations.add(server.name, map(Chunk.from_wire, request.added))
+        server.grow(-self._redundancy.held_bytes(server.name, gone))
+        self._locations.add(server.name, [Chunk.from_wire(ref) for ref in request.added])
         self._locations.remove(server.name, gone)
         self._redundancy.condemn(server.name, request.damaged)
         for chunk_id in request.damaged[:MOST_ROT_TOLD]:

@@ -396,8 +396,8 @@ class Verbs:
         if request.kind != head_pb2.Complain.KIND_DAMAGED:
             return frame_pb2.Done()
         chunk_id, name = ChunkId(request.chunk_id), request.server
-        known = self._locations.replica(chunk_id, name)
-        if known is None or (chunk_id, name) in self._complaints:
+        is_known = name in self._locations.reporters(chunk_id)
+        if not is_known or (chunk_id, name) in self._complaints:
             return frame_pb2.Done()
         if len(self._complaints) >= MOST_COMPLAINTS:
             raise Busy(f"{MOST_COMPLAINTS} complaints are being looked into", retry_after_seconds=1)
