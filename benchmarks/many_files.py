@@ -1,10 +1,10 @@
 """What a head's state costs as files become many: time for each change and look, and memory.
 
-    python -m benchmarks.many_files [--files 1000000] [--folder FOLDER] [--json FILE]
+    python -m benchmarks.many_files [--files 1000000] [--replicas 3] [--folder FOLDER] [--json FILE]
 
-Applies creations of empty files to a namespace on this machine's disk, in groups as the log would
-have them, and looks at random ones in between. One process and no network: the rest of a head
-does not grow with the number of files.
+Applies creations of files of one chunk to a namespace on this machine's disk, in groups as the log
+would have them, notes where the replicas are, and looks at random files in between. One process
+and no network: the rest of a head does not grow with the number of files.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from typing import Any
 import psutil
 
 from filegrid.disk import RealDisk
+from filegrid.head.locations import Locations
 from filegrid.head.namespace import Namespace
-from filegrid.model import SessionId, digest_over, unique_id
+from filegrid.model import Chunk, ChunkId, SessionId, digest_over, unique_id
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import values_pb2 as wire
 
 GROUP = 64
 STEPS = 10
 FILES_PER_FOLDER = 10_000
+FILE_BYTES = 4096
+SERVERS = 12
 LOOKS = 2000
 CHECKPOINT_GROUPS = 50_000 // GROUP
 """As often as a head does."""
@@ -59,16 +62,24 @@ class Log:
         folder = wire.MakeFolder(path=path)
         self.apply([self._entry(once=self._once(), make_folder=folder)])
 
-    def creation(self, path: str) -> journal.Entry:
+    def creation(self, path: str) -> tuple[journal.Entry, Chunk]:
+        """A file, and the chunk that is in it."""
         once = self._once()
+        number = 2 * once.sequence  # contents and chunks have their numbers in turn
+        digest = digest_over([number.to_bytes(8, "big")])
+        chunk = Chunk(
+            id=ChunkId(unique_id(self._session, number + 1)), length=FILE_BYTES, digest=digest
+        )
         publish = wire.Publish(
             path=path,
-            content_id=unique_id(self._session, once.sequence),
-            digest=digest_over([]),
+            content_id=unique_id(self._session, number),
+            chunks=[chunk.to_wire()],
+            digest=digest_over([digest]),
+            size=FILE_BYTES,
             replication=3,
             chunk_bytes=64 * MIB,
         )
-        return self._entry(once=once, publish=publish)
+        return self._entry(once=once, publish=publish), chunk
 
     def _once(self) -> wire.Once:
         self._sequence += 1
@@ -87,12 +98,13 @@ class Log:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--files", type=int, default=1_000_000)
+    arguments.add_argument("--replicas", type=int, default=3, help="of each file's chunk")
     arguments.add_argument("--folder", type=Path, help="on the disk that is to be measured")
     arguments.add_argument("--json", type=Path, help="write the report there, too")
     options = arguments.parse_args()
     rows = []
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        for row in measure(options.files, Path(folder)):
+        for row in measure(options.files, options.replicas, Path(folder)):
             print(json.dumps(row), file=sys.stderr, flush=True)
             rows.append(row)
     text = json.dumps(rows, indent=2)
@@ -101,15 +113,16 @@ def main() -> None:
         options.json.write_text(text + "\n")
 
 
-def measure(files: int, folder: Path) -> Iterator[dict[str, float]]:
+def measure(files: int, replicas: int, folder: Path) -> Iterator[dict[str, float]]:
     path = str(folder / "namespace.sqlite")
     disk = RealDisk()
     namespace = Namespace(disk.database(path), disk.database(path))
     log = Log(namespace)
+    locations = Locations()
     made = groups = 0
     for _ in range(STEPS):
         seconds: list[float] = []
-        cpu = 0.0
+        cpu = report_cpu = 0.0
         end = made + files // STEPS
         while made < end:
             if made % FILES_PER_FOLDER == 0:
@@ -117,9 +130,14 @@ def measure(files: int, folder: Path) -> Iterator[dict[str, float]]:
             last = min(end, (made // FILES_PER_FOLDER + 1) * FILES_PER_FOLDER, made + GROUP)
             group = [log.creation(_path(number)) for number in range(made, last)]
             begun, cpu_begun = time.perf_counter(), time.process_time()
-            log.apply(group)
+            log.apply([entry for entry, _ in group])
             seconds.append((time.perf_counter() - begun) / len(group))
             cpu += time.process_time() - cpu_begun
+            cpu_begun = time.process_time()
+            chunks = [chunk for _, chunk in group]
+            for server in random.sample(range(SERVERS), replicas):
+                locations.add(f"chunk-{server}", chunks)
+            report_cpu += time.process_time() - cpu_begun
             made, groups = last, groups + 1
             if groups % CHECKPOINT_GROUPS == 0:
                 namespace.checkpoint()
@@ -133,6 +151,7 @@ def measure(files: int, folder: Path) -> Iterator[dict[str, float]]:
         yield {
             "files": made,
             "create_cpu_us": round(cpu / (files // STEPS) * 1e6, 1),
+            "reports_cpu_us": round(report_cpu / (files // STEPS) * 1e6, 1),
             "stat_cpu_us": round(look_cpu / LOOKS * 1e6, 1),
             "create_us_p50": round(statistics.median(seconds) * 1e6, 1),
             "create_us_p99": round(sorted(seconds)[len(seconds) * 99 // 100] * 1e6, 1),
