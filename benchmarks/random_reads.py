@@ -27,7 +27,7 @@ from blake3 import blake3
 
 import filegrid
 from benchmarks.floor import Paper
-from benchmarks.measuring import MIB, local_grid, report, told
+from benchmarks.measuring import MIB, Use, Watch, local_grid, pids_of, report, told
 from filegrid.client.content import Content
 from filegrid.client.grid import GridClient
 from filegrid.config import load_client
@@ -50,6 +50,13 @@ def main() -> None:
     arguments.add_argument("--json", type=Path)
     options = arguments.parse_args()
     found: dict[str, list[Figures]] = {"short-circuit": [], "over TLS": [], "floor": []}
+
+    def note(name: str, latencies: list[float], use: Use) -> None:
+        figures = {f"{part}_ms": 1000 * value for part, value in percentiles(latencies).items()}
+        figures["cpu_ms"] = 1000 * use.all_cpu_seconds / (WARM_READS + len(latencies))
+        figures["peak_mib"] = max(use.peak_mib.values())
+        found[name].append(figures)
+
     with (
         local_grid(folder=options.folder) as local,
         filegrid.connect(str(local.grid_file)) as grid,
@@ -63,20 +70,20 @@ def main() -> None:
         )
         distant = _without_short_circuit(grid, local.grid_file)
         last = options.mib * MIB - BLOCK_BYTES
-        with floor(paper) as peer:
+        with floor(paper) as (peer, peer_pid):
             for turn in range(options.runs):
                 offsets = [random.randint(0, last) for _ in range(WARM_READS + options.reads)]
                 for name, client in (("short-circuit", grid.client), ("over TLS", distant)):
-                    latencies = grid.runner.run(partial(_read, client, offsets))
-                    found[name].append(percentiles(latencies[WARM_READS:]))
-                latencies = [_ask(peer) for _ in offsets]
-                found["floor"].append(percentiles(latencies[WARM_READS:]))
+                    with Watch(pids_of(local)) as watch:
+                        latencies = grid.runner.run(partial(_read, client, offsets))
+                    note(name, latencies[WARM_READS:], watch.use)
+                with Watch({"peer": peer_pid}) as watch:
+                    latencies = [_ask(peer) for _ in offsets]
+                note("floor", latencies[WARM_READS:], watch.use)
                 told(f"run {turn + 1} of {options.runs}")
         grid.runner.run(distant.close)
     figures = {
-        name: {
-            f"{which}_ms": spread([1000 * one[which] for one in runs]) for which in ("p50", "p99")
-        }
+        name: {figure: spread([one[figure] for one in runs]) for figure in runs[0]}
         for name, runs in found.items()
     }
     report({"mib": options.mib, "reads": options.reads, "random_64_kib": figures}, options.json)
@@ -105,8 +112,8 @@ async def _read(client: GridClient, offsets: list[int]) -> list[float]:
 
 
 @contextmanager
-def floor(paper: Paper) -> Iterator[ssl.SSLSocket]:
-    """A connection to a process that answers each byte with a block."""
+def floor(paper: Paper) -> Iterator[tuple[ssl.SSLSocket, int]]:
+    """A connection to a process that answers each byte with a block, and its id."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=_serve, args=(theirs, paper), daemon=True)
@@ -115,7 +122,8 @@ def floor(paper: Paper) -> Iterator[ssl.SSLSocket]:
         with socket.create_connection(("127.0.0.1", ours.recv())) as plain:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with paper.context(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(plain) as peer:
-                yield peer
+                assert process.pid is not None
+                yield peer, process.pid
     finally:
         process.terminate()
         process.join()

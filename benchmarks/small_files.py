@@ -1,12 +1,13 @@
 """Small files: written, read, and whole folders, beside the floor of the same run.
 
-    python -m benchmarks.small_files [--files 4000] [--runs 5] [--folders] [--json FILE]
+    python -m benchmarks.small_files [--files N] [--runs 5] [--folders] [--sync-ms N] [--json FILE]
 
 Starts a grid of three chunk servers, and measures files of 4 KiB in three replicas, from one client
 with one and with 64 in flight. The floor: the same bytes into a file of its own in each of three
 folders of the same disk, each synced, one after the other. With --folders also `put -r`, `get -r`
 and `rm -r` of this Python's standard library, each a process, beside what `cp -r` to three folders
-with an fsync of each file takes.
+with an fsync of each file takes. With --sync-ms each fsync and fdatasync of the nodes, and of the
+floor, takes so much longer, as on a slower disk; not those of SQLite, for which nobody waits.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import Deferred
 
@@ -30,7 +33,7 @@ import filegrid
 from benchmarks.measuring import Watch, local_grid, pids_of, report
 from filegrid.cli.local_grid import LocalGrid
 from filegrid.client.grid import GridClient
-from filegrid.measure import spread
+from filegrid.measure import percentiles, spread
 
 FILE_BYTES = 4096
 REPLICAS = 3
@@ -43,7 +46,7 @@ Figures = dict[str, list[float]]
 
 
 async def many(operation: Operation, count: int, in_flight: int) -> list[float]:
-    """Run the operation `count` times; how many seconds each took, in order."""
+    """Run the operation `count` times; how many seconds each took."""
     numbers = iter(range(count))
     took = []
 
@@ -56,7 +59,7 @@ async def many(operation: Operation, count: int, in_flight: int) -> list[float]:
     workers = [Deferred.fromCoroutine(work()) for _ in range(in_flight)]
     for worker in workers:
         await worker
-    return sorted(took)
+    return took
 
 
 def measure(
@@ -67,8 +70,8 @@ def measure(
     return {
         "files_per_second": count / watch.use.seconds,
         "cpu_ms_per_file": watch.use.all_cpu_seconds / count * 1000,
-        "p50_ms": took[count // 2] * 1000,
-        "p99_ms": took[count * 99 // 100] * 1000,
+        "peak_mib": max(watch.use.peak_mib.values()),
+        **{f"{name}_ms": value * 1000 for name, value in percentiles(took).items()},
     }
 
 
@@ -92,6 +95,36 @@ def one_run(
         for name, work in (("write", write), ("read", read)):
             found[f"{name}, {in_flight} in flight"] = measure(grid, pids, work, count, in_flight)
     return found
+
+
+SLOW_SYNCS = """
+import os, time
+
+def slowed(sync):
+    def later(fd):
+        sync(fd)
+        time.sleep({seconds})
+    return later
+
+os.fsync, os.fdatasync = slowed(os.fsync), slowed(os.fdatasync)
+"""
+
+
+@contextmanager
+def slow_syncs(milliseconds: float) -> Iterator[None]:
+    """Let every sync of this process, and of those that it starts, take so much longer."""
+    if not milliseconds:
+        yield
+        return
+    code = SLOW_SYNCS.format(seconds=milliseconds / 1000)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.multiple(os, fsync=os.fsync, fdatasync=os.fdatasync),
+        mock.patch.dict(os.environ, PYTHONPATH=folder),
+    ):
+        (Path(folder) / "sitecustomize.py").write_text(code)  # Python runs it at its start
+        exec(compile(code, "sitecustomize", "exec"), {})
+        yield
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -159,10 +192,12 @@ def main() -> None:
     arguments.add_argument("--files", type=int, default=4000)
     arguments.add_argument("--runs", type=int, default=5)
     arguments.add_argument("--folders", action="store_true")
+    arguments.add_argument("--sync-ms", type=float, default=0.0)
     arguments.add_argument("--json", type=Path)
     options = arguments.parse_args()
     results: dict[str, Figures] = {}
     with (
+        slow_syncs(options.sync_ms),
         local_grid(chunk_servers=REPLICAS) as local,
         tempfile.TemporaryDirectory() as temporary,
         filegrid.connect(str(local.grid_file)) as grid,
