@@ -20,11 +20,12 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import filegrid
-from benchmarks.measuring import GIB, MIB, drop_caches, local_grid, report
+from benchmarks.measuring import GIB, MIB, Watch, drop_caches, local_grid, pids_of, report
 from filegrid.cli.local_grid import LocalGrid
 from filegrid.measure import rounded, spread
 
@@ -97,19 +98,22 @@ class Reader:
         return rounded(1000 * took[int(0.99 * (len(took) - 1))]) if took else 0.0
 
 
-def until_whole(local: LocalGrid, killed_at: float) -> dict[str, float]:
-    """When the loss was seen, and when it was made good."""
-    seen_at = 0.0
-    with filegrid.connect(local.grid_file) as grid:
-        while time.monotonic() - killed_at < MOST_SECONDS:
-            counts = grid.status()["chunks"]
-            if not seen_at and counts["under_replicated"]:
-                seen_at = time.monotonic()
-            if seen_at and counts["healthy"] == counts["total"] and not counts["repairing"]:
-                now = time.monotonic()
-                return {"all": now - killed_at, "repair": now - seen_at, "at": now}
-            time.sleep(0.05)
-    raise SystemExit(f"not whole after {MOST_SECONDS} s: {counts}")
+def until(grid: filegrid.Grid, condition: Callable[[dict[str, Any]], bool]) -> float:
+    """When the counts of chunks were so."""
+    begun = time.monotonic()
+    while not condition(counts := grid.status()["chunks"]):
+        if time.monotonic() - begun > MOST_SECONDS:
+            raise SystemExit(f"still so after {MOST_SECONDS} s: {counts}")
+        time.sleep(0.05)
+    return time.monotonic()
+
+
+def is_lost(counts: dict[str, Any]) -> bool:
+    return counts["under_replicated"] > 0
+
+
+def is_whole(counts: dict[str, Any]) -> bool:
+    return counts["healthy"] == counts["total"] and not counts["repairing"]
 
 
 def once(folder: Path, held_bytes: int, settings: dict[str, str]) -> dict[str, float]:
@@ -119,22 +123,25 @@ def once(folder: Path, held_bytes: int, settings: dict[str, str]) -> dict[str, f
         copy_seconds, size = plain_copy(local, folder)
         for number in range(4):
             drop_caches(local.folder / "nodes" / f"chunk-{number + 1}")
-        with Reader(local) as reader:
+        with Reader(local) as reader, filegrid.connect(local.grid_file) as grid:
             begun = time.monotonic()
             time.sleep(CALM_SECONDS)
             killed_at = time.monotonic()
             local.kill(VICTIM)
-            took = until_whole(local, killed_at)
-        calm = reader.p99(begun, killed_at)
-        busy = reader.p99(took["at"] - took["repair"], took["at"])
+            seen_at = until(grid, is_lost)
+            with Watch(pids_of(local)) as watch:
+                whole_at = until(grid, is_whole)
+        calm, busy = reader.p99(begun, killed_at), reader.p99(seen_at, whole_at)
         check = [sys.executable, "-c", "from filegrid.cli.main import main; main()"]
         subprocess.run([*check, "--grid", str(local.grid_file), "fsck", "--verify"], check=True)
     return {
         "held_mib": rounded(size / MIB),
-        "seconds": rounded(took["all"]),
-        "repair_seconds": rounded(took["repair"]),
+        "seconds": rounded(whole_at - killed_at),
+        "repair_seconds": rounded(whole_at - seen_at),
+        "repair_cpu_seconds_per_gib": rounded(watch.use.all_cpu_seconds * GIB / size),
+        "peak_mib": max(watch.use.peak_mib.values()),
         "plain_copy_seconds": rounded(copy_seconds),
-        "of_plain_speed": rounded(copy_seconds / took["repair"]),
+        "of_plain_speed": rounded(copy_seconds / (whole_at - seen_at)),
         "read_p99_ms_before": calm,
         "read_p99_ms_while_repairing": busy,
     }
