@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import DeferredLock
@@ -12,6 +13,7 @@ from filegrid.client.patience import Patience
 from filegrid.client.session import SESSION_ENDED, OpenedSession
 from filegrid.errors import NoSpace, Unavailable
 from filegrid.protocol.wire import head_pb2 as wire
+from filegrid.protocol.wire.values_pb2 import Spread
 
 if TYPE_CHECKING:
     from filegrid.client.access import Access
@@ -23,19 +25,39 @@ AGAIN_SECONDS = 2.0
 """How long to ask for a placement without the servers that failed, before taking them again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What placements follow.
+
+    :ivar replication: replicas of each chunk.
+    """
+
+    replication: int
+    spread: Spread.ValueType
+
+
 class Allocator:
     """Gives each chunk of one upload its pipeline.
 
     :param replication: replicas of each chunk; 0: as the policy of its folder says.
+    :param spread: None: as the policy of its folder says.
     :ivar least_replicas: how many must be durable before a chunk counts as stored (S16).
     """
 
-    def __init__(self, access: Access, session: OpenedSession, replication: int, path: str) -> None:
+    def __init__(
+        self,
+        access: Access,
+        session: OpenedSession,
+        replication: int,
+        path: str,
+        spread: Spread.ValueType | None = None,
+    ) -> None:
         self.session = session
         self.replication = replication
         self.least_replicas = min(replication or session.replication, session.min_replicas)
         self._access = access
         self._path = path
+        self._spread = spread
         self._ready: deque[Sequence[wire.Target]] = deque()
         self._ready_length = 0
         self._asking = DeferredLock()
@@ -59,13 +81,14 @@ class Allocator:
         async with self._asking:
             if not self._ready or length > self._ready_length:
                 count = max(1, min(MOST_AHEAD, self._expected))
-                self._ready = deque(await self.find(count, length))
+                found, _ = await self.find(count, length)
+                self._ready = deque(found)
                 self._ready_length = length
             self._expected -= 1
             return self._ready.popleft()
 
-    async def find(self, count: int, length: int) -> list[Sequence[wire.Target]]:
-        """The servers for each of `count` chunks; raises as :meth:`targets`."""
+    async def find(self, count: int, length: int) -> tuple[list[Sequence[wire.Target]], Rule]:
+        """The servers for each of `count` chunks, and why these; raises as :meth:`targets`."""
         calls = self._access.session
         avoided = self._access.unwritable.servers()
         if avoided:
@@ -78,7 +101,7 @@ class Allocator:
 
     async def _ask(
         self, count: int, length: int, exclude: Collection[str], patience: Patience
-    ) -> list[Sequence[wire.Target]]:
+    ) -> tuple[list[Sequence[wire.Target]], Rule]:
         calls = self._access.session
         request = wire.Allocate(
             session=self.session.id,
@@ -87,6 +110,7 @@ class Allocator:
             replication=self.replication,
             exclude=sorted(exclude),
             path=self._path,
+            spread=self._spread,
         )
         try:
             answer = await calls.call(request, wire.Allocation, patience)
@@ -104,4 +128,4 @@ class Allocator:
             self.least_replicas = min(answer.replication, self.session.min_replicas)
         if not placed:
             raise Unavailable("the head named no chunk server for a chunk", self._path)
-        return placed
+        return placed, Rule(answer.replication, answer.spread)

@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from filegrid.client.allocation import Allocator
+from filegrid.client.allocation import Allocator, Rule
 from filegrid.client.patience import Patience
 from filegrid.client.session import OpenedSession
 from filegrid.errors import Cancelled, GridError, Unavailable, from_fault
@@ -30,7 +30,7 @@ from filegrid.runtime import Bytes
 if TYPE_CHECKING:
     from filegrid.client.access import Access
 
-MOST_CHUNK_BYTES = BLOCK_BYTES
+MOST_CHUNK_BYTES = 2 * BLOCK_BYTES
 """Of a chunk that goes in a parcel. A longer one would cost a slow uplink more, at each server
 once, than the pipeline's round trips."""
 
@@ -44,7 +44,11 @@ PARCELS_IN_FLIGHT = 4
 
 PLACEMENTS_AHEAD = 4
 PLACEMENT_SECONDS = 1.0
-"""Placements serve for so long, in turn: later, the servers' free space and state are old news."""
+"""Placements serve for so long, in turn: later, the servers' free space and state are old news.
+So are the policies of folders."""
+
+MOST_FOLDERS = 1000
+"""Of which policies are known; then all are asked for anew."""
 
 SILENCE_SECONDS = 8.0
 """A server that does not answer for so long is gone on without."""
@@ -55,7 +59,8 @@ class Parcels:
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._lanes: dict[tuple[int, int, str], _Lane] = {}
+        self._folders: dict[tuple[int, int, str], _Folder] = {}
+        self._lanes: dict[tuple[int, Rule], _Lane] = {}
         self._tasks = Tasks("storing small chunks")
         self._closed = False
 
@@ -70,17 +75,44 @@ class Parcels:
         """
         if self._closed:
             raise Unavailable("this client is closed", advice="connect again")
-        # Folders may have policies of their own, which placements follow.
-        key = (session.id, replication, origin.path.rpartition("/")[0])
-        lane = self._lanes.get(key)
+        rule = await self._rule(session, replication, origin.path)
+        small = _Small(origin, data, self._access.session.patience())
+        self._lane(session, rule).add(small)
+        return await small.answer
+
+    async def _rule(self, session: OpenedSession, replication: int, path: str) -> Rule:
+        """What placements for the folder of this file follow: policies may be changed.
+
+        What the head answers names placements as well, which the lane takes.
+        """
+        key = (session.id, replication, path.rpartition("/")[0])
+        folder = self._folders.get(key)
+        if folder is None:
+            if len(self._folders) >= MOST_FOLDERS:
+                self._folders.clear()
+            folder = self._folders[key] = _Folder()
+        clock = self._access.runtime.clock
+        if (rule := folder.rule(clock.seconds())) is not None:
+            return rule
+        async with folder.asking:
+            if (rule := folder.rule(clock.seconds())) is not None:
+                return rule
+            allocator = Allocator(self._access, session, replication, path)
+            placements, rule = await allocator.find(PLACEMENTS_AHEAD, MOST_BYTES)
+            folder.answered(rule, clock.seconds())
+            self._lane(session, rule).place(placements)
+            return rule
+
+    def _lane(self, session: OpenedSession, rule: Rule) -> _Lane:
+        lane = self._lanes.get((session.id, rule))
         if lane is None:
             for idle in [key for key, lane in self._lanes.items() if lane.idle]:
                 del self._lanes[idle]  # of sessions that ended, as a rule
-            allocator = Allocator(self._access, session, replication, origin.path)
-            lane = self._lanes[key] = _Lane(self._access, allocator, self._tasks)
-        small = _Small(origin, data, self._access.session.patience())
-        lane.add(small)
-        return await small.answer
+            allocator = Allocator(self._access, session, rule.replication, "", rule.spread)
+            lane = self._lanes[session.id, rule] = _Lane(self._access, allocator, self._tasks)
+            if self._closed:
+                lane.close()
+        return lane
 
     async def close(self) -> None:
         """What is under way fails."""
@@ -88,6 +120,21 @@ class Parcels:
         for lane in self._lanes.values():
             lane.close()
         await self._tasks.stop()
+
+
+class _Folder:
+    """What is known of the policy of a folder."""
+
+    def __init__(self) -> None:
+        self.asking = DeferredLock()
+        self._rule: Rule | None = None
+        self._answered_at = 0.0
+
+    def rule(self, now: float) -> Rule | None:
+        return self._rule if now - self._answered_at <= PLACEMENT_SECONDS else None
+
+    def answered(self, rule: Rule, now: float) -> None:
+        self._rule, self._answered_at = rule, now
 
 
 class _Small:
@@ -112,7 +159,7 @@ class _Small:
 
 
 class _Lane:
-    """The small chunks of one session and folder with the same replication."""
+    """The small chunks of one session whose placements follow the same rule."""
 
     def __init__(self, access: Access, allocator: Allocator, tasks: Tasks) -> None:
         self._clock = access.runtime.clock
@@ -138,6 +185,10 @@ class _Lane:
         self._waiting.append(small)
         if self._soon is None and self._in_flight < PARCELS_IN_FLIGHT:
             self._soon = self._clock.callLater(0, self._send_off)
+
+    def place(self, placements: Sequence[Sequence[head_pb2.Target]]) -> None:
+        """These may be used from now on."""
+        self._placements, self._placed_at = deque(placements), self._clock.seconds()
 
     def close(self) -> None:
         self._closed = True
@@ -254,8 +305,8 @@ class _Lane:
     async def _targets(self) -> Sequence[head_pb2.Target]:
         now = self._clock.seconds()
         if not self._placements or now - self._placed_at > PLACEMENT_SECONDS:
-            self._placements = deque(await self._allocator.find(PLACEMENTS_AHEAD, MOST_BYTES))
-            self._placed_at = now
+            placements, _ = await self._allocator.find(PLACEMENTS_AHEAD, MOST_BYTES)
+            self.place(placements)
         self._placements.rotate(-1)
         return self._placements[0]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -25,7 +25,12 @@ FILES_AT_ONCE = 64
 BYTES_AT_ONCE = 1024 * 1024
 """Of small files, read by one call of a thread."""
 
-LISTINGS_IN_FLIGHT = 16
+FOLDERS_IN_FLIGHT = 16
+"""Looked through at once: one after the other they would wait for each other's round trips, and
+files of small folders would not keep each other company."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,35 +72,37 @@ async def upload_folder(
 
     :raises GridError: where `path` cannot be made, or nothing can be done any more.
     """
+
+    async def visit(folder: tuple[Path, str], below: list[tuple[Path, str]]) -> None:
+        local, remote = folder
+        try:
+            found = await client.access.runtime.threads.run(_scan, local)
+        except GridError as error:
+            report.failed(error)
+            return
+        for refused in found.refused:
+            report.failed(refused)
+        made = await _make_folders(client, remote, found.folders, report)
+        below += [(local / name, _below(remote, name)) for name in made]
+        for batch in _batches(found.files):
+            contents = await _read(client, [local / name for name, _ in batch], batch)
+            for (name, size), content in zip(batch, contents, strict=True):
+                report.expected(size)
+                work = partial(
+                    _upload,
+                    client,
+                    local / name,
+                    content,
+                    _below(remote, name),
+                    replication=replication,
+                    overwrite=overwrite,
+                    report=report,
+                )
+                await files.add(_one(work, report))
+
     await _make_folder(client, normal(path))
-    folders = [(source, normal(path))]
-    async with Window(FILES_IN_FLIGHT) as window:
-        while folders:
-            local, remote = folders.pop()
-            try:
-                found = await client.access.runtime.threads.run(_scan, local)
-            except GridError as error:
-                report.failed(error)
-                continue
-            for refused in found.refused:
-                report.failed(refused)
-            made = await _make_folders(client, remote, found.folders, report)
-            folders += [(local / name, _below(remote, name)) for name in reversed(made)]
-            for batch in _batches(found.files):
-                contents = await _read(client, [local / name for name, _ in batch], batch)
-                for (name, size), content in zip(batch, contents, strict=True):
-                    report.expected(size)
-                    work = partial(
-                        _upload,
-                        client,
-                        local / name,
-                        content,
-                        _below(remote, name),
-                        replication=replication,
-                        overwrite=overwrite,
-                        report=report,
-                    )
-                    await window.add(_one(work, report))
+    async with Window(FILES_IN_FLIGHT) as files:
+        await _visit_all((source, normal(path)), visit)
 
 
 async def download_folder(
@@ -106,36 +113,36 @@ async def download_folder(
     :raises GridError: where `target` cannot be made, or nothing can be done any more.
     """
     run = client.access.runtime.threads.run
+
+    async def visit(folder: tuple[str, Path], below: list[tuple[str, Path]]) -> None:
+        remote, local = folder
+        after: str | None = ""
+        while after is not None:
+            page, after = await client.list_contents(remote, after)
+            for content in page:
+                stat = content.stat
+                if stat.is_folder:
+                    try:
+                        await run(_make_local_folder, local / stat.name)
+                    except GridError as error:
+                        report.failed(error)
+                    else:
+                        below.append((stat.path, local / stat.name))
+                    continue
+                report.expected(stat.size)
+                work = partial(
+                    download.to_path,
+                    client.access.runtime,
+                    content,
+                    local / stat.name,
+                    overwrite=overwrite,
+                    moved=report.moved,
+                )
+                await files.add(_one(work, report))
+
     await run(_make_local_folder, target)
-    folders = [(normal(path), target)]
-    async with Window(FILES_IN_FLIGHT) as window:
-        while folders:
-            remote, local = folders.pop()
-            below = []
-            after: str | None = ""
-            while after is not None:
-                page, after = await client.list_contents(remote, after)
-                for content in page:
-                    stat = content.stat
-                    if stat.is_folder:
-                        try:
-                            await run(_make_local_folder, local / stat.name)
-                        except GridError as error:
-                            report.failed(error)
-                        else:
-                            below.append((stat.path, local / stat.name))
-                        continue
-                    report.expected(stat.size)
-                    work = partial(
-                        download.to_path,
-                        client.access.runtime,
-                        content,
-                        local / stat.name,
-                        overwrite=overwrite,
-                        moved=report.moved,
-                    )
-                    await window.add(_one(work, report))
-            folders += reversed(below)
+    async with Window(FILES_IN_FLIGHT) as files:
+        await _visit_all((normal(path), target), visit)
 
 
 async def usage(client: GridClient, path: str) -> Usage:
@@ -144,7 +151,6 @@ async def usage(client: GridClient, path: str) -> Usage:
     if not top.is_folder:
         return Usage(files=1, bytes=top.size)
     total = Usage()
-    level = [top.path]
 
     async def count(folder: str, below: list[str]) -> None:
         async for entry in client.listdir(folder):
@@ -155,13 +161,21 @@ async def usage(client: GridClient, path: str) -> Usage:
                 total.files += 1
                 total.bytes += entry.size
 
-    while level:
-        below: list[str] = []
-        async with Window(LISTINGS_IN_FLIGHT) as window:
-            for folder in level:
-                await window.add(count(folder, below))
-        level = below
+    await _visit_all(top.path, count)
     return total
+
+
+async def _visit_all(
+    top: T, visit: Callable[[T, list[T]], Coroutine[Deferred[Any], Any, None]]
+) -> None:
+    """Visit folders, some at a time; each visit adds those below to the list that it gets."""
+    level = [top]
+    while level:
+        below: list[T] = []
+        async with Window(FOLDERS_IN_FLIGHT) as window:
+            for folder in level:
+                await window.add(visit(folder, below))
+        level = below
 
 
 @dataclass(slots=True)
@@ -252,7 +266,7 @@ async def _make_folders(
         else:
             made.add(name)
 
-    async with Window(LISTINGS_IN_FLIGHT) as window:
+    async with Window(FOLDERS_IN_FLIGHT) as window:
         for name in names:
             await window.add(make(name))
     return [name for name in names if name in made]

@@ -338,12 +338,14 @@ class Verbs:
         self._need_session(caller, request.session)
         policy = self._namespace.policy_of(request.path or "/")
         replication = request.replication or policy.replication or self._settings.replication
+        spread = request.spread if request.HasField("spread") else policy.spread
         needed = min(self._settings.min_replicas, replication)
         candidates, suspects = self._roster.candidates(), self._roster.candidates(suspect=True)
-        if policy.spread == values_pb2.SPREAD_HOST:
+        answer = head_pb2.Allocation(replication=replication)
+        if spread == values_pb2.SPREAD_HOST:
+            answer.spread = values_pb2.SPREAD_HOST
             candidates = [replace(one, rack=one.name) for one in candidates]
             suspects = [replace(one, rack=one.name) for one in suspects]
-        answer = head_pb2.Allocation(replication=replication)
         for _ in range(min(request.count, MOST_ALLOCATED)):
             chosen = place(
                 candidates,

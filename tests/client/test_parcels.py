@@ -14,7 +14,7 @@ from filegrid.chunk.service import ChunkServer
 from filegrid.client import parcels
 from filegrid.client.stat import Stat
 from filegrid.errors import IntegrityError, InvalidRequest, Unavailable, from_fault
-from filegrid.model import Address, Chunk, ChunkId, Digest, digest_over
+from filegrid.model import Address, Chunk, ChunkId, Digest, Role, digest_over
 from filegrid.net.link import expect
 from filegrid.protocol.wire import chunk_pb2 as wire
 from tests.grid.case import GridCase, content
@@ -26,6 +26,11 @@ class Together(GridCase):
     def setUp(self) -> None:
         super().setUp()
         self.put("/first", b"1")  # so that session and connections are there
+        self.operator = self.new_client("ann", role=Role.OPERATOR)
+
+    def tearDown(self) -> None:
+        self.run_(self.operator.close())
+        super().tearDown()
 
     def begin_many(self, count: int, length: int = 100) -> list[Deferred[Stat]]:
         return [
@@ -58,6 +63,34 @@ class Together(GridCase):
         for number in range(40):
             self.assertEqual(self.read(f"/f{number}"), content(100, number))
             self.assertEqual(len(self.holders(f"/f{number}")), 3)
+
+    def test_folders(self) -> None:
+        """Files of many folders travel together, and each as the policy of its folder says."""
+        folders = [f"/d{number}" for number in range(12)]
+        for folder in folders:
+            self.run_(self.client.mkdir(folder))
+        self.run_(self.operator.set_policy("/d5", replication=2))
+        syncs = self.watch_syncs()
+        writing = [
+            self.begin(self.client.write_bytes(f"{folder}/f{number}", content(100, number)))
+            for folder in folders
+            for number in range(3)
+        ]
+        for written in writing:
+            self.grid.wait(written)
+        self.assertLess(max(syncs.values()), 6)
+        for folder in folders:
+            wanted = 2 if folder == "/d5" else 3
+            for number in range(3):
+                self.assertEqual(len(self.holders(f"{folder}/f{number}")), wanted)
+
+    def test_changed_policy(self) -> None:
+        """What a folder's policy said is old news after a second."""
+        self.put("/f1", b"x")
+        self.run_(self.operator.set_policy("/", replication=2))
+        self.grid.advance(parcels.PLACEMENT_SECONDS + 0.1)
+        self.put("/f2", b"x")
+        self.assertEqual(len(self.holders("/f2")), 2)
 
     def test_bounded(self) -> None:
         """A parcel has a bounded length; what does not fit goes in the next."""

@@ -82,6 +82,21 @@ class Trees(TreeCase):
         self.assertEqual((total.files, total.folders), (42, 3))
         self.assertEqual(self.run_(usage(self.client, "/copy/a/f3")).bytes, 300)
 
+    def test_far_away(self) -> None:
+        """Folders do not wait for each other: 60 of a single file take fewer round trips."""
+        for number in range(60):
+            (self.local / f"d{number}").mkdir()
+            (self.local / f"d{number}" / "f").write_bytes(content(100, number))
+        for machine in self.grid.machines:
+            for way in (("client-1", machine.name), (machine.name, "client-1")):
+                self.grid.network.weather(*way).latency_seconds = 0.01
+        begun = self.grid.clock.seconds()
+        self.upload("/copy")
+        self.assertLess(self.grid.clock.seconds() - begun, 40 * 0.02)
+        begun = self.grid.clock.seconds()
+        self.download("/copy", Path(self.mktemp()))
+        self.assertLess(self.grid.clock.seconds() - begun, 40 * 0.02)
+
     def test_into_the_root(self) -> None:
         """The root can hold what a local folder holds, and give it back."""
         self.fill()

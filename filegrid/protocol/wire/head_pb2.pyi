@@ -562,6 +562,7 @@ class Allocate(_message.Message):
     REPLICATION_FIELD_NUMBER: _builtins.int
     EXCLUDE_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
     session: _builtins.int
     count: _builtins.int
     """how many chunks"""
@@ -570,6 +571,8 @@ class Allocate(_message.Message):
     replication: _builtins.int
     path: _builtins.str
     """of the file: the policy of its folder holds"""
+    spread: _values_pb2.Spread.ValueType
+    """instead of the policy's"""
     @_builtins.property
     def exclude(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """servers that just failed the caller"""
@@ -583,12 +586,15 @@ class Allocate(_message.Message):
         replication: _builtins.int = ...,
         exclude: _abc.Iterable[_builtins.str] | None = ...,
         path: _builtins.str = ...,
+        spread: _values_pb2.Spread.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_spread", b"_spread", "spread", b"spread"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "count", b"count", "exclude", b"exclude", "path", b"path", "replication", b"replication", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_spread", b"_spread", "bytes", b"bytes", "count", b"count", "exclude", b"exclude", "path", b"path", "replication", b"replication", "session", b"session", "spread", b"spread"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__spread: _TypeAlias = _typing.Literal["spread"]  # noqa: Y015
+    _WhichOneofArgType__spread: _TypeAlias = _typing.Literal["_spread", b"_spread"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__spread) -> _WhichOneofReturnType__spread | None: ...
 
 Global___Allocate: _TypeAlias = Allocate  # noqa: Y015
 
@@ -598,8 +604,11 @@ class Allocation(_message.Message):
 
     CHUNKS_FIELD_NUMBER: _builtins.int
     REPLICATION_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
     replication: _builtins.int
     """that each of them should have"""
+    spread: _values_pb2.Spread.ValueType
+    """that holds for them"""
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Targets]: ...
     def __init__(
@@ -607,10 +616,11 @@ class Allocation(_message.Message):
         *,
         chunks: _abc.Iterable[Global___Targets] | None = ...,
         replication: _builtins.int = ...,
+        spread: _values_pb2.Spread.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "replication", b"replication"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "replication", b"replication", "spread", b"spread"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
