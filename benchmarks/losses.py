@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import filegrid
-from benchmarks.measuring import MIB, local_grid, report
+from benchmarks.measuring import MIB, Watch, local_grid, pids_of, report
 from filegrid.cli.local_grid import LocalGrid
 from filegrid.client.blocking import Grid
 from filegrid.measure import rounded
@@ -89,15 +89,16 @@ def lose(local: LocalGrid, count: int, size: int, kills: list[list[str]]) -> lis
             list(pool.map(lambda one: grid.write_bytes(*one), contents.items()))
         live = 5
         for number, victims in enumerate(kills):
-            running = Transfers(grid, contents, count, size, f"new{number}")
-            time.sleep(UNDER_WAY_SECONDS)
-            killed_at = time.monotonic()
-            for victim in victims:
-                local.kill(victim)
-            live -= len(victims)
-            left, seconds = running.finish()
-            until_whole(grid, live)
-            whole_seconds = time.monotonic() - killed_at
+            with Watch(pids_of(local)) as watch:
+                running = Transfers(grid, contents, count, size, f"new{number}")
+                time.sleep(UNDER_WAY_SECONDS)
+                killed_at = time.monotonic()
+                for victim in victims:
+                    local.kill(victim)
+                live -= len(victims)
+                left, seconds = running.finish()
+                until_whole(grid, live)
+                whole_seconds = time.monotonic() - killed_at
             check = [sys.executable, "-c", "from filegrid.cli.main import main; main()"]
             subprocess.run([*check, "--grid", str(local.grid_file), "fsck", "--verify"], check=True)
             for path, data in contents.items():
@@ -111,6 +112,14 @@ def lose(local: LocalGrid, count: int, size: int, kills: list[list[str]]) -> lis
                     "transfers_seconds": rounded(seconds),
                     "whole_after_seconds": rounded(whole_seconds),
                     "files_compared": len(contents),
+                    "peak_mib": {
+                        role: max(
+                            peak
+                            for name, peak in watch.use.peak_mib.items()
+                            if name.startswith(role)
+                        )
+                        for role in ("chunk", "head")
+                    },
                 }
             )
     return told

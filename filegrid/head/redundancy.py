@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from filegrid.errors import ContentCollected
 from filegrid.head.deficits import SETTLE_SECONDS, Deficit, Deficits
@@ -18,7 +18,7 @@ from filegrid.head.liveness import Liveness, State
 from filegrid.head.locations import Locations
 from filegrid.head.registry import Registry
 from filegrid.head.view import ChunkRecord, View
-from filegrid.model import ChunkId, session_of
+from filegrid.model import ChunkId, SessionId, session_of
 
 MOST_HEALED = 1000
 """Chunks that are whole again and that nobody has asked for yet."""
@@ -155,21 +155,27 @@ class Redundancy:
 
     def _look(self, chunk_ids: Sequence[ChunkId]) -> None:
         records = self._namespace.records(chunk_ids)
+        was_opened = cache(self._namespace.session_was_opened)  # there are few among so many chunks
         dead = {name for name in self._liveness if self._liveness.state(name) is State.DEAD}
         for chunk_id in chunk_ids:
             record = records.get(chunk_id)
             if record is None or record.released_ms is not None:
-                self._is_not_named(chunk_id, record)
+                self._is_not_named(chunk_id, record, was_opened)
             else:
                 self._is_named(record, dead)
 
-    def _is_not_named(self, chunk_id: ChunkId, record: ChunkRecord | None) -> None:
+    def _is_not_named(
+        self,
+        chunk_id: ChunkId,
+        record: ChunkRecord | None,
+        was_opened: Callable[[SessionId], bool],
+    ) -> None:
         reported = bool(self._locations.reporters(chunk_id))
         self.condemned.pop(chunk_id, None)  # gone is not healed
         self._has_enough(chunk_id)
         self.surplus.pop(chunk_id, None)
         self.unknown.discard(chunk_id)
-        if record is None and not self._namespace.session_was_opened(session_of(chunk_id)):
+        if record is None and not was_opened(session_of(chunk_id)):
             if reported:
                 self.unknown.add(chunk_id)
         elif reported or record is not None:
