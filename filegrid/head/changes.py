@@ -83,7 +83,7 @@ class Changes:
         self._registers = registers
         self._tree = Tree(database, registers)
         self._sessions = Sessions(database, registers)
-        self._contents = Contents(database, registers, self._sessions.ended_below)
+        self._contents = Contents(database, registers, self._sessions.first_open)
         self._policies = Policies(database, self._tree, self._contents)
         self._trash = Trash(database, registers, self._tree, self._contents)
         self._shelf = Shelf(database, self._tree, self._contents, self._trash)

@@ -69,18 +69,18 @@ class Contents:
 
     Published contents and their chunks are in the tables only after :meth:`write`.
 
-    :param ended_below: of a session; what it numbered lower it may not publish any more.
+    :param first_open: the least id that a session may still publish: uploads below have ended.
     """
 
     def __init__(
         self,
         database: sqlite3.Connection,
         registers: RegisterFile,
-        ended_below: Callable[[int], int] = lambda session: 0,
+        first_open: Callable[[SessionId], bytes] = lambda session: b"",
     ) -> None:
         self._database = database
         self._registers = registers
-        self._ended_below = ended_below
+        self._first_open = first_open
         self._unused: set[bytes] = set()  # ids of contents and chunks that nothing has
         self._new_contents: list[Row] = []
         self._new_chunks: list[Row] = []
@@ -102,7 +102,7 @@ class Contents:
     def check_id(self, content_id: bytes, session: SessionId) -> None:
         if len(content_id) != CHUNK_ID_BYTES or session_of(content_id) != session:
             raise InvalidRequest("a content id of another session", content_id.hex())
-        if content_id < unique_id(session, self._ended_below(session)):
+        if content_id < self._first_open(session):
             raise InvalidRequest("its client said that this upload has ended", content_id.hex())
         if content_id in self._unused:
             return
@@ -113,7 +113,7 @@ class Contents:
     def new_chunks(self, refs: Iterable[wire.ChunkRef], session: SessionId) -> list[Chunk]:
         """The chunks, of which nobody has heard before and which `session` made (S14)."""
         chunks = [Chunk.from_wire(ref) for ref in refs]
-        first_open = unique_id(session, self._ended_below(session))
+        first_open = self._first_open(session)
         for chunk in chunks:
             if session_of(chunk.id) != session:
                 raise InvalidRequest("a chunk of another session", chunk.id.hex())

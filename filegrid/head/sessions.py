@@ -135,9 +135,9 @@ class Sessions:
         values = session, self._registers.now.log_time_ms, ended_below
         return self._database.execute(_RENEW, values).rowcount
 
-    def ended_below(self, session: int) -> int:
-        """Of a session that was admitted: no number lower than this is published any more."""
-        return self._known[session].ended_below
+    def first_open(self, session: SessionId) -> bytes:
+        """Of a session that was admitted: no id lower than this is published any more (S14)."""
+        return unique_id(session, self._known[session].ended_below)
 
     def is_due(self, session: int) -> bool:
         found = get_session(self._database, session)
