@@ -29,8 +29,14 @@ MOST_BACKOFF_SECONDS = 2.0
 IDLE_SECONDS = 30.0
 """A data connection that nobody used for so long is closed."""
 
-MOST_IDLE_PER_PEER = 8
-"""Idle data connections kept to one address; each holds TLS buffers of some 100 KiB."""
+KEPT_PER_PEER = 8
+"""Idle data connections to one address that are kept so long; each holds TLS buffers of some 100
+KiB."""
+
+MOST_IDLE_PER_PEER = 64
+SPARE_SECONDS = 2.0
+"""More of them, that long: as many as there were transfers at once a moment ago, as the next ones
+come. A handshake costs both ends more than a transfer of some 100 KiB."""
 
 _log = Logger()
 
@@ -253,7 +259,8 @@ class DataPool:
         if not link.alive or len(idle) >= MOST_IDLE_PER_PEER:
             link.close()
             return
-        timer = self._runtime.clock.callLater(IDLE_SECONDS, self._expire, address, link)
+        seconds = IDLE_SECONDS if len(idle) < KEPT_PER_PEER else SPARE_SECONDS
+        timer = self._runtime.clock.callLater(seconds, self._expire, address, link)
         idle.append((link, timer))
 
     def drop(self, link: Link) -> None:
