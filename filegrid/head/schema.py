@@ -173,7 +173,7 @@ def open_schema(database: sqlite3.Connection, *, writable: bool = True) -> None:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("PRAGMA wal_autocheckpoint = 4000")  # 16 MB, some thousand changes
-    database.execute("PRAGMA cache_size = -16384")  # 16 MiB
+    database.execute("PRAGMA cache_size = -32768")  # 32 MiB, twice
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version == 0 and writable:
         database.execute("BEGIN IMMEDIATE")
