@@ -7,6 +7,7 @@ code. Each is also the built-in that people already catch, where there is one.
 
 from __future__ import annotations
 
+from copy import copy
 from enum import Enum
 from typing import ClassVar
 
@@ -92,6 +93,12 @@ class GridError(Exception):
         self.subject = subject
         self.advice = advice
         self.retry_after_seconds = retry_after_seconds
+
+    def about(self, subject: str) -> GridError:
+        """The same of one thing: what went wrong for many may be one error."""
+        error = copy(self)
+        error.subject = subject
+        return error
 
     def __str__(self) -> str:
         text = f"{self.subject}: {self.what}" if self.subject else self.what

@@ -11,7 +11,7 @@ from filegrid.client.pipeline import ChunkWriter
 from filegrid.client.session import OpenedSession
 from filegrid.client.stat import Stat
 from filegrid.client.window import Window
-from filegrid.errors import OutcomeUnknown, Unavailable
+from filegrid.errors import GridError, OutcomeUnknown, Unavailable
 from filegrid.model import Chunk, Digest, digest_over
 from filegrid.protocol.wire import chunk_pb2, values_pb2
 from filegrid.protocol.wire.frame_pb2 import Done
@@ -157,6 +157,10 @@ class Upload:
         try:
             place = len(self._inherited) + index
             self._chunks[index] = await self._writer.store(place, payload, chunk_count)
+        except GridError as error:
+            if error.subject:
+                raise
+            raise error.about(self._path) from error
         finally:
             payload.release()
 

@@ -10,6 +10,7 @@ from filegrid.errors import (
     AlreadyExists,
     GridError,
     IntegrityError,
+    NoSpace,
     NotAFolder,
     OutcomeUnknown,
     Unavailable,
@@ -154,6 +155,21 @@ class Trees(TreeCase):
         self.download("/", target)
         self.assertEqual(files_below(target), {"good": b"good"})
         self.assertEqual([type(error) for error in self.failed], [IntegrityError])
+
+    def test_full(self) -> None:
+        """Whatever could not be stored is named, also where one answer refused many."""
+        for machine in self.grid.chunk_servers:
+            machine.disk.capacity_bytes = 2000
+        for number in range(3):
+            (self.local / f"small{number}").write_bytes(b"small")
+        (self.local / "large").write_bytes(content(2 * CHUNK))
+        self.client = self.new_client("client-2", timeout_seconds=2)
+        self.upload("/copy")
+        names = ["large", "small0", "small1", "small2"]
+        self.assertEqual(
+            sorted(error.subject for error in self.failed), [f"/copy/{n}" for n in names]
+        )
+        self.assertEqual({type(error) for error in self.failed}, {NoSpace})
 
     def test_grid_goes_away(self) -> None:
         """Where the grid is gone, the rest of the files is not tried one by one."""
