@@ -491,8 +491,16 @@ class Head:
             self._reign.housekeep()
 
     def _look_for_heads(self) -> None:
-        """Dial heads that were added, and tell those who dial us of them."""
-        added = [one.address for one in self._namespace.heads() if one.wanted and one.address]
+        """Dial heads that were added, and tell those who dial us of them.
+
+        Also one that is to be removed, as long as it votes: no majority may be there without it.
+        """
+        voting = {voter.name for voter in self._namespace.voters()}
+        added = [
+            one.address
+            for one in self._namespace.heads()
+            if one.address and (one.wanted or one.name in voting)
+        ]
         self._roster.learn_heads(added)
         own = self._settings.address
         self._council.learn(one for text in added if (one := Address.parse(text)) != own)

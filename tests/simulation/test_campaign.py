@@ -114,6 +114,11 @@ class Found(SynchronousTestCase):
         """A head that had not heard that it has a vote gave none, and it was needed."""
         self.run_seed(30527)
 
+    def test_removed_and_needed(self) -> None:
+        """A head that restarted did not dial one that was to be removed and whose vote was needed
+        until it was."""
+        self.run_seed(92407)
+
 
 for _first in range(1, SEEDS + 1, SEEDS_PER_TEST):
     setattr(Seeds, f"test_{_first:04}", _seeds(_first))
