@@ -25,7 +25,16 @@ from pathlib import Path
 from typing import Any
 
 import filegrid
-from benchmarks.measuring import GIB, MIB, Watch, drop_caches, local_grid, pids_of, report
+from benchmarks.measuring import (
+    GIB,
+    MIB,
+    Watch,
+    drop_caches,
+    is_whole,
+    local_grid,
+    pids_of,
+    report,
+)
 from filegrid.cli.local_grid import LocalGrid
 from filegrid.measure import rounded, spread
 
@@ -112,10 +121,6 @@ def is_lost(counts: dict[str, Any]) -> bool:
     return counts["under_replicated"] > 0
 
 
-def is_whole(counts: dict[str, Any]) -> bool:
-    return counts["healthy"] == counts["total"] and not counts["repairing"]
-
-
 def once(folder: Path, held_bytes: int, settings: dict[str, str]) -> dict[str, float]:
     # A rack for each, so that all hold equally much.
     with local_grid(folder=folder, chunk_servers=4, racks=4, settings=settings) as local:
@@ -139,7 +144,7 @@ def once(folder: Path, held_bytes: int, settings: dict[str, str]) -> dict[str, f
         "seconds": rounded(whole_at - killed_at),
         "repair_seconds": rounded(whole_at - seen_at),
         "repair_cpu_seconds_per_gib": rounded(watch.use.all_cpu_seconds * GIB / size),
-        "peak_mib": max(watch.use.peak_mib.values()),
+        "peak_mib": watch.use.most_mib,
         "plain_copy_seconds": rounded(copy_seconds),
         "of_plain_speed": rounded(copy_seconds / (whole_at - seen_at)),
         "read_p99_ms_before": calm,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import filegrid
-from benchmarks.measuring import MIB, Watch, local_grid, pids_of, report
+from benchmarks.measuring import MIB, Watch, is_whole, local_grid, pids_of, report
 from filegrid.cli.local_grid import LocalGrid
 from filegrid.client.blocking import Grid
 from filegrid.measure import rounded
@@ -70,11 +70,7 @@ def until_whole(grid: Grid, least_live: int) -> None:
         status = grid.status()
         dead = sum(one["state"] == "dead" for one in status["chunk_servers"])
         counts = status["chunks"]
-        if (
-            len(status["chunk_servers"]) - dead == least_live
-            and counts["healthy"] == counts["total"]
-            and not counts["repairing"]
-        ):
+        if len(status["chunk_servers"]) - dead == least_live and is_whole(counts):
             return
         time.sleep(0.1)
     raise SystemExit(f"not whole after {MOST_SECONDS:g} s: {counts}")

@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 from filegrid.cli.local_grid import LocalGrid
 from filegrid.cli.local_home import Shape
 from filegrid.cli.nodes import readiness
-from filegrid.measure import rounded, spread
+from filegrid.measure import Figures, percentiles, rounded, spread
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -95,6 +95,11 @@ class Use:
     @property
     def all_cpu_seconds(self) -> float:
         return sum(self.cpu_seconds.values())
+
+    @property
+    def most_mib(self) -> float:
+        """Of the process that took most."""
+        return max(self.peak_mib.values())
 
 
 class Watch:
@@ -178,6 +183,16 @@ def throughput(uses: Iterable[Use], moved_bytes: int) -> dict[str, Any]:
         "peak_mib": dict(zip(("of", "mib"), reversed(max(peaks)), strict=True)),
         "seconds": spread([use.seconds for use in uses]),
     }
+
+
+def latencies_ms(seconds: Sequence[float]) -> Figures:
+    """Percentiles in milliseconds; of one value at least."""
+    return {f"{name}_ms": 1000 * value for name, value in percentiles(seconds).items()}
+
+
+def is_whole(counts: Mapping[str, Any]) -> bool:
+    """Whether every chunk has its replicas, by the counts of a status."""
+    return counts["healthy"] == counts["total"] and not counts["repairing"]
 
 
 def told(line: str) -> None:

@@ -27,11 +27,11 @@ from blake3 import blake3
 
 import filegrid
 from benchmarks.floor import Paper
-from benchmarks.measuring import MIB, Use, Watch, local_grid, pids_of, report, told
+from benchmarks.measuring import MIB, Use, Watch, latencies_ms, local_grid, pids_of, report, told
 from filegrid.client.content import Content
 from filegrid.client.grid import GridClient
 from filegrid.config import load_client
-from filegrid.measure import Figures, percentiles, spread
+from filegrid.measure import Figures, spread
 from filegrid.model import BLOCK_BYTES
 from filegrid.net.credentials import Credentials
 
@@ -52,9 +52,9 @@ def main() -> None:
     found: dict[str, list[Figures]] = {"short-circuit": [], "over TLS": [], "floor": []}
 
     def note(name: str, latencies: list[float], use: Use) -> None:
-        figures = {f"{part}_ms": 1000 * value for part, value in percentiles(latencies).items()}
+        figures = latencies_ms(latencies)
         figures["cpu_ms"] = 1000 * use.all_cpu_seconds / (WARM_READS + len(latencies))
-        figures["peak_mib"] = max(use.peak_mib.values())
+        figures["peak_mib"] = use.most_mib
         found[name].append(figures)
 
     with (

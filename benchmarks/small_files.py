@@ -30,10 +30,10 @@ from unittest import mock
 from twisted.internet.defer import Deferred
 
 import filegrid
-from benchmarks.measuring import Watch, local_grid, pids_of, report
+from benchmarks.measuring import Watch, latencies_ms, local_grid, pids_of, report
 from filegrid.cli.local_grid import LocalGrid
 from filegrid.client.grid import GridClient
-from filegrid.measure import percentiles, spread
+from filegrid.measure import spread
 
 FILE_BYTES = 4096
 REPLICAS = 3
@@ -70,8 +70,8 @@ def measure(
     return {
         "files_per_second": count / watch.use.seconds,
         "cpu_ms_per_file": watch.use.all_cpu_seconds / count * 1000,
-        "peak_mib": max(watch.use.peak_mib.values()),
-        **{f"{name}_ms": value * 1000 for name, value in percentiles(took).items()},
+        "peak_mib": watch.use.most_mib,
+        **latencies_ms(took),
     }
 
 

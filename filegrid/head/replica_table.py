@@ -37,10 +37,8 @@ class ReplicaTable:
 
     def get(self, chunk_id: bytes) -> tuple[bytes, list[int]] | None:
         """The mark of a row, and its servers in order."""
-        index = self._index(chunk_id)
-        if index < 0 or (start := self._blocks[index].find(chunk_id)) < 0:
-            return None
-        return self._blocks[index].read(start)
+        index, start = self._find(chunk_id)
+        return self._blocks[index].read(start) if start >= 0 else None
 
     def add(self, chunk_id: ChunkId, mark: bytes, server: int) -> bytes:
         """Add a server to a row, or a row; returns the row's mark: it keeps its first."""
@@ -48,9 +46,9 @@ class ReplicaTable:
         if not self._blocks:
             self._blocks, self._firsts = [_Block([(chunk_id, mark + code)])], [chunk_id]
             return mark
-        index = max(0, self._index(chunk_id))
+        index, start = self._find(chunk_id)
         block = self._blocks[index]
-        if (start := block.find(chunk_id)) >= 0:
+        if start >= 0:
             return block.add(start, code)
         block.insert(chunk_id, mark + code)
         parts = [block]
@@ -63,8 +61,8 @@ class ReplicaTable:
 
     def remove(self, chunk_id: bytes, server: int) -> None:
         """Take a server from a row, and the row if that was its last, where they are there."""
-        index = self._index(chunk_id)
-        if index < 0 or (start := self._blocks[index].find(chunk_id)) < 0:
+        index, start = self._find(chunk_id)
+        if start < 0:
             return
         block = self._blocks[index]
         block.remove(start, _code(server))
@@ -82,7 +80,7 @@ class ReplicaTable:
         code = _code(server)
         found: list[ChunkId] = []
         looked = 0
-        for index in range(max(0, self._index(after)), len(self._blocks)):
+        for index in range(self._index(after), len(self._blocks)):
             if looked >= ROWS_A_LOOK or len(found) >= FOUND_A_LOOK:
                 return found, self._blocks[index - 1].id(-1)
             block = self._blocks[index]
@@ -91,9 +89,13 @@ class ReplicaTable:
             found += ids if after < self._firsts[index] else (one for one in ids if one > after)
         return found, None
 
+    def _find(self, chunk_id: bytes) -> tuple[int, int]:
+        """Which block has this id, or would, and where its row starts there: -1 where none does."""
+        index = self._index(chunk_id)
+        return index, self._blocks[index].find(chunk_id) if self._blocks else -1
+
     def _index(self, chunk_id: bytes) -> int:
-        """Which block has this id, if any has; -1 for those before the first."""
-        return bisect_right(self._firsts, chunk_id) - 1
+        return max(0, bisect_right(self._firsts, chunk_id) - 1)
 
 
 class _Block:
@@ -141,11 +143,8 @@ class _Block:
 
     def read(self, start: int) -> tuple[bytes, list[int]]:
         codes, end = self._codes(start)
-        mark, used = (
-            bytes(self._rows[codes - MARK_BYTES : codes]),
-            self._rows[codes:end].rstrip(b"\0"),
-        )
-        return mark, sorted(map(_number, used[::2], used[1::2]))
+        used = self._rows[codes:end].rstrip(b"\0")
+        return self._mark(start), sorted(map(_number, used[::2], used[1::2]))
 
     def insert(self, chunk_id: ChunkId, rest: bytes) -> None:
         after = bisect_right(range(0, len(self._rows), self._width), chunk_id, key=self._id)
@@ -161,7 +160,7 @@ class _Block:
     def add(self, start: int, code: bytes) -> bytes:
         """Add a server to a row; returns the row's mark."""
         codes, end = self._codes(start)
-        mark = bytes(self._rows[codes - MARK_BYTES : codes])
+        mark = self._mark(start)
         if self._rows.find(code, codes, end) >= 0:
             return mark
         free = self._rows.find(0, codes, end)
@@ -200,6 +199,10 @@ class _Block:
 
     def _id(self, start: int) -> ChunkId:
         return ChunkId(self._prefix + self._rows[start : start + self._id_bytes])
+
+    def _mark(self, start: int) -> bytes:
+        mark = start + self._id_bytes
+        return bytes(self._rows[mark : mark + MARK_BYTES])
 
     def _codes(self, start: int) -> tuple[int, int]:
         """Where the codes of a row begin and end."""

@@ -394,7 +394,7 @@ class Roster:
             chunks = [Chunk.from_wire(ref) for ref in page.chunks]
             self._locations.add_page(server.name, chunks)
             named = {chunk.id for chunk in chunks}
-            self._redundancy.touch(ref.id for ref in page.chunks)
+            self._redundancy.touch(chunk.id for chunk in chunks)
             more = page.more
             last = chunks[-1].id if more else None
             stale_after: bytes | None = after

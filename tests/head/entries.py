@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from blake3 import blake3
@@ -150,3 +150,13 @@ class NamespaceTestCase(unittest.SynchronousTestCase):
         self.assertIs(type(error), kind, str(error))
         if subject:
             self.assertEqual(error.subject, subject)
+
+
+def every_page(page: Callable[[bytes], tuple[list[ChunkId], ChunkId | None]]) -> list[ChunkId]:
+    """All that the pages name, of which each says after which id the next begins."""
+    found: list[ChunkId] = []
+    after: bytes | None = b""
+    while after is not None:
+        ids, after = page(after)
+        found += ids
+    return found

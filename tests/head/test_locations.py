@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from twisted.trial import unittest
 
 from filegrid.head.locations import Locations
 from filegrid.model import Chunk, ChunkId, Digest
-from tests.head.entries import chunk
-
-
-def held(locations: Locations, name: str) -> list[ChunkId]:
-    found: list[ChunkId] = []
-    after: bytes | None = b""
-    while after is not None:
-        ids, after = locations.of_server(name, after)
-        found += ids
-    return found
+from tests.head.entries import chunk, every_page
 
 
 class Replicas(unittest.SynchronousTestCase):
@@ -61,6 +53,9 @@ class Reports(unittest.SynchronousTestCase):
         self.locations.add("chunk-1", self.chunks[:8])
         self.locations.add("chunk-2", self.chunks[:8])
 
+    def held(self, name: str) -> list[ChunkId]:
+        return every_page(partial(self.locations.of_server, name))
+
     def report(self, after: bytes, last: bytes | None, chunks: Sequence[Chunk]) -> list[int]:
         """A page comes; returns the numbers of what was forgotten with it."""
         self.locations.add_page("chunk-1", chunks)
@@ -82,8 +77,8 @@ class Reports(unittest.SynchronousTestCase):
         self.assertEqual(self.report(chunks[3].id, None, [chunks[9]]), [4, 5, 7])
         self.locations.end_report("chunk-1")
         left = [chunks[number].id for number in (0, 2, 3, 6, 9)]
-        self.assertEqual(held(self.locations, "chunk-1"), left)
-        self.assertEqual(len(held(self.locations, "chunk-2")), 8)
+        self.assertEqual(self.held("chunk-1"), left)
+        self.assertEqual(len(self.held("chunk-2")), 8)
 
     def test_begun_anew(self) -> None:
         """A report that was broken off spares nothing of what comes before the next."""
@@ -96,4 +91,4 @@ class Reports(unittest.SynchronousTestCase):
         """A server that has nothing any more."""
         self.locations.begin_report("chunk-1")
         self.assertEqual(self.report(b"", None, []), list(range(8)))
-        self.assertEqual(held(self.locations, "chunk-1"), [])
+        self.assertEqual(self.held("chunk-1"), [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from unittest import mock
 
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from twisted.trial import unittest
 from filegrid.head import replica_table
 from filegrid.head.replica_table import MARK_BYTES, MOST_SERVERS, ReplicaTable
 from filegrid.model import ChunkId, SessionId, unique_id
+from tests.head.entries import every_page
 
 ids = st.builds(
     lambda session, number: ChunkId(unique_id(SessionId(session), number)),
@@ -19,15 +21,6 @@ ids = st.builds(
     st.integers(0, 40) | st.integers(0, 2**64 - 1),
 )
 servers = st.sampled_from([0, 1, 127, 128, 129, 300, MOST_SERVERS - 1])
-
-
-def everything(table: ReplicaTable, server: int) -> list[ChunkId]:
-    found: list[ChunkId] = []
-    after: bytes | None = b""
-    while after is not None:
-        some, after = table.of_server(server, after)
-        found += some
-    return found
 
 
 class Table(unittest.SynchronousTestCase):
@@ -61,7 +54,7 @@ class Table(unittest.SynchronousTestCase):
                 self.assertEqual(table.get(chunk_id), expected)
             for server in (0, 127, 129, 300, MOST_SERVERS - 1, 77):
                 theirs = sorted(one for one, (_, held) in rows.items() if server in held)
-                self.assertEqual(everything(table, server), theirs)
+                self.assertEqual(every_page(partial(table.of_server, server)), theirs)
                 later = [one for one in theirs if one > other]
                 some, following = table.of_server(server, other)
                 self.assertEqual(some, later[: len(some)])
@@ -83,4 +76,4 @@ class Table(unittest.SynchronousTestCase):
             del rows[chunk_id]
         for server in range(9):
             theirs = sorted(one for one, held in rows.items() if server in held)
-            self.assertEqual(everything(table, server), theirs)
+            self.assertEqual(every_page(partial(table.of_server, server)), theirs)
