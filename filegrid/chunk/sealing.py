@@ -27,6 +27,7 @@ class ChunkWriter:
     :param temporary: the path of its file until it is sealed.
     :param sealed: the path of its file from then on.
     :param make_folder: makes the folder of `sealed`.
+    :param remove: removes `sealed`, later where that fails now.
     :param ended: called once when the writer ends in either way.
     """
 
@@ -41,6 +42,7 @@ class ChunkWriter:
         temporary: str,
         sealed: str,
         make_folder: Callable[[], None],
+        remove: Callable[[], None],
         ended: Callable[[], None],
     ) -> None:
         self._disk = disk
@@ -52,6 +54,7 @@ class ChunkWriter:
         self._temporary = temporary
         self._sealed = sealed
         self._make_folder = make_folder
+        self._remove = remove
         self._ended: Callable[[], None] | None = ended
         self._file: File | None = None
         self._hasher = ChunkHasher()
@@ -163,7 +166,7 @@ class ChunkWriter:
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()
-        with suppress(OSError):  # what stays is removed at the next start
+        with suppress(OSError):  # what stays is swept up later
             self._disk.remove(self._temporary)
         self._end()
 
@@ -173,8 +176,7 @@ class ChunkWriter:
         try:
             self._disk.sync_folder(self._sealed.rpartition("/")[0])
         except OSError:
-            with suppress(OSError):
-                self._disk.remove(self._sealed)
+            self._remove()
             raise
 
     def _header_page(self, digest: Digest) -> bytes:

@@ -173,10 +173,15 @@ class Segments:
         data = b""
         with suppress(OSError), closing(self._disk.open(where.path)) as file:
             data = file.pread(entry.end - entry.record_at, entry.record_at)
-        with closing(self._disk.create(target)) as aside:
-            aside.pwrite([data], 0)
-            aside.datasync()
-        self._disk.sync_folder(target.rpartition("/")[0])
+        try:
+            with closing(self._disk.create(target)) as aside:
+                aside.pwrite([data], 0)
+                aside.datasync()
+            self._disk.sync_folder(target.rpartition("/")[0])
+        except OSError:
+            with suppress(OSError):
+                self._disk.remove(target)  # it is tried again
+            raise
         for where, entries in self._drop([chunk_id]):
             self._mark_removed(where, entries, durable=True)
         return True

@@ -36,8 +36,9 @@ from filegrid.runtime import Listener, Runtime
 MOST_PAGE = 4096
 """Chunks in one page of the inventory: some 250 KiB, a few milliseconds of a head's time."""
 
-COMPACT_SECONDS = 10.0
-"""How often we look whether removed small chunks have left room that is worth taking back."""
+TIDY_SECONDS = 10.0
+"""How often we look whether removed small chunks have left room that is worth taking back, and
+try again to take away what a disk that failed did not let go."""
 
 COMPACT_STEP_BYTES = 1024 * 1024
 COMPACT_STEP_SECONDS = 0.05
@@ -99,7 +100,7 @@ class ChunkServer:
             runtime, store, inventory, self._pool, self._meter, self._scrub, pace
         )
         self._disks = Disks(runtime, store, inventory)
-        self._tasks = Tasks("compacting")
+        self._tasks = Tasks("tidying")
         self._links: dict[Link, None] = {}  # in order: every run is alike
         self._listener: Listener | None = None
         self._heads = HeadLinks(
@@ -129,7 +130,7 @@ class ChunkServer:
         self._listener = await self._runtime.network.listen(self._settings.node.listen, build)
         self._disks.start()
         self._heads.start()
-        self._tasks.begin(self._compact())
+        self._tasks.begin(self._tidy())
         self._scrub.start()
         _log.info(
             "{name} serves {chunks} chunks at {address}",
@@ -222,16 +223,14 @@ class ChunkServer:
 
     async def _remove(self, chunks: Sequence[Chunk]) -> None:
         for chunk in chunks:
-            try:
-                await self._runtime.threads.run(self._store.remove, chunk.id)
-            except GridError as error:  # of its disk; it is found again at the next start
-                _log.warn("{chunk} stays: {error}", chunk=chunk.id.hex(), error=error)
+            await self._runtime.threads.run(self._store.remove, chunk.id)
 
     # Its own work.
 
-    async def _compact(self) -> None:
+    async def _tidy(self) -> None:
         while True:
-            await self._runtime.sleep(COMPACT_SECONDS)
+            await self._runtime.sleep(TIDY_SECONDS)
+            await self._runtime.threads.run(self._store.tidy)
             more = True
             while more:
                 try:

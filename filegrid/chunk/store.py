@@ -16,7 +16,7 @@ import random
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 
 from twisted.logger import Logger
 
@@ -140,9 +140,11 @@ class Store:
         self._reserve_bytes = reserve_bytes
         self.small_bytes = small_bytes
         self._small = Segments(disk, f"{folder}/segments", rng or random.SystemRandom())
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards all below
         self._writers: dict[ChunkId, Writer] = {}
         self._shelves: set[str] = set()  # the folders XX that exist
+        # What could not be taken from its place as the disk failed: None, or why it is damaged.
+        self._unwanted: dict[ChunkId, str | None] = {}
 
     @property
     def writers(self) -> int:
@@ -160,6 +162,7 @@ class Store:
                 self._disk.make_folders(self._path(name))
             for name in self._disk.names(self._path("tmp")):
                 self._disk.remove(self._path(f"tmp/{name}"))
+            self._unwanted.clear()  # it is found again now
             # A process that was killed may have left shelves whose names are not durable yet.
             self._disk.sync_folder(self._path("chunks"))
             found = [self._load(chunk_id) for chunk_id in self._shelved_ids()]
@@ -178,6 +181,7 @@ class Store:
         with self._lock, grid_errors(subject):
             if chunk_id in self._writers or self._exists(chunk_id):
                 raise _exists_already(chunk_id)
+            self._unwanted.pop(chunk_id, None)  # it went after all
             if writer.outstanding_bytes > self._space()[1]:
                 raise _no_room(chunk_id)
             self._writers[chunk_id] = writer
@@ -215,6 +219,8 @@ class Store:
         with grid_errors(chunk.id.hex()):
             if self._exists(chunk.id):
                 raise _exists_already(chunk.id)
+        with self._lock:
+            self._unwanted.pop(chunk.id, None)  # it went after all
         if content.size > room:
             raise _no_room(chunk.id)
         return content
@@ -239,6 +245,7 @@ class Store:
             temporary=self._path(f"tmp/{subject}"),
             sealed=self._path(_shelved(chunk_id)),
             make_folder=lambda: self._make_shelf(subject[-2:]),
+            remove=lambda: self.remove(chunk_id),
             ended=lambda: self._forget(chunk_id),
         )
 
@@ -298,25 +305,36 @@ class Store:
     def quarantine(self, chunk_id: ChunkId, reason: str) -> None:
         """Put a damaged chunk aside, durably, so that a good replica can take its place.
 
-        Nothing where it is not here. What is in quarantine stays until a person removes it.
-
-        :raises DiskFailed: where the disk cannot be written.
+        Nothing where it is not here. What is in quarantine stays until a person removes it. Where
+        the disk cannot be written, it stays until :meth:`tidy` succeeds or it is loaded again.
         """
-        with grid_errors(chunk_id.hex()):
+        with self._tried_again(chunk_id, reason):
             self._quarantine(chunk_id, reason)
 
     def remove(self, chunk_id: ChunkId) -> None:
         """Remove a chunk for good; nothing where it is not here.
 
-        The removal is not synced: after a loss of power the chunk may be here again.
-
-        :raises DiskFailed: where the disk cannot be written.
+        The removal is not synced: after a loss of power the chunk may be here again. Where the
+        disk cannot be written, it stays until :meth:`tidy` succeeds or it is loaded again.
         """
-        with grid_errors(chunk_id.hex()), suppress(FileNotFoundError):
-            if chunk_id in self._small:
-                self._small.remove([chunk_id])
-            else:
-                self._disk.remove(self._path(_shelved(chunk_id)))
+        with self._tried_again(chunk_id, None):
+            self._remove(chunk_id)
+
+    def tidy(self) -> None:
+        """Try again what could not be taken away, as the disk failed."""
+        self._sweep()
+        for chunk_id in list(self._unwanted):
+            # Under the lock: nobody may begin to write the chunk anew while its old file goes.
+            with self._lock:
+                if chunk_id not in self._unwanted:
+                    continue
+                reason = self._unwanted[chunk_id]
+                with suppress(OSError):
+                    if reason is None:
+                        self._remove(chunk_id)
+                    else:
+                        self._quarantine(chunk_id, reason)
+                    del self._unwanted[chunk_id]
 
     def locate(self, chunk_id: ChunkId) -> tuple[str, int]:
         """The file within the data folder that has a sealed chunk, and its first byte there.
@@ -358,6 +376,24 @@ class Store:
         promised = sum(writer.outstanding_bytes for writer in self._writers.values())
         return capacity, max(0, free - self._reserve_bytes - promised)
 
+    def _sweep(self) -> None:
+        """Remove the files of writers that ended and could not do it."""
+        with self._lock, suppress(OSError):
+            for name in self._disk.names(self._path("tmp")):
+                if not (_ID.fullmatch(name) and ChunkId(bytes.fromhex(name)) in self._writers):
+                    self._disk.remove(self._path(f"tmp/{name}"))
+
+    @contextmanager
+    def _tried_again(self, chunk_id: ChunkId, reason: str | None) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.log.warn(
+                "{chunk} stays where it is for now: {error}", chunk=chunk_id.hex(), error=error
+            )
+            with self._lock:
+                self._unwanted[chunk_id] = reason
+
     def _load(self, chunk_id: ChunkId) -> Chunk | None:
         try:
             return Chunk.from_wire(self._header(chunk_id).chunk)
@@ -393,6 +429,13 @@ class Store:
             if not self._disk.exists(self._path("chunks")):
                 raise  # the whole disk is missing, which says nothing about the chunk (S20)
             raise NoSuchChunk("the chunk is not on this server", chunk_id.hex()) from None
+
+    def _remove(self, chunk_id: ChunkId) -> None:
+        with suppress(FileNotFoundError):
+            if chunk_id in self._small:
+                self._small.remove([chunk_id])
+            else:
+                self._disk.remove(self._path(_shelved(chunk_id)))
 
     def _quarantine(self, chunk_id: ChunkId, reason: str) -> None:
         target = first = self._path(f"quarantine/{chunk_id.hex()}")

@@ -351,10 +351,7 @@ class Transfers:
         if self._inventory.condemn(chunk.id) is None:
             return  # somebody else found it at the same time, or it was removed
         _log.error("{chunk} is damaged: {reason}", chunk=chunk.id.hex(), reason=reason)
-        try:
-            await self._runtime.threads.run(self._store.quarantine, chunk.id, reason)
-        except GridError as error:  # on a disk that fails; it is found again at the next start
-            _log.error("{chunk} stays where it is: {error}", chunk=chunk.id.hex(), error=error)
+        await self._runtime.threads.run(self._store.quarantine, chunk.id, reason)
 
     def _find(self, chunk_id: bytes) -> Chunk:
         chunk = self._inventory.get(chunk_id)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from twisted.logger import Logger
 
@@ -205,10 +206,18 @@ class Volumes:
         return outcomes
 
     def quarantine(self, chunk_id: ChunkId, reason: str) -> None:
-        self._of(chunk_id).quarantine(chunk_id, reason)
+        with suppress(NoSuchChunk, DiskFailed):  # a disk that is lost is read when it is back
+            self._of(chunk_id).quarantine(chunk_id, reason)
 
     def remove(self, chunk_id: ChunkId) -> None:
-        self._of(chunk_id).remove(chunk_id)
+        with suppress(NoSuchChunk, DiskFailed):  # likewise
+            self._of(chunk_id).remove(chunk_id)
+
+    def tidy(self) -> None:
+        """As :meth:`Store.tidy`."""
+        for volume in self:
+            if volume.last.condition is not Condition.LOST:
+                volume.store.tidy()
 
     def ids(self) -> list[ChunkId]:
         """Of all chunks on disks that are not lost."""

@@ -328,7 +328,11 @@ class DamageTests(SegmentCase):
         (chunk,) = self.fill([1])
         self.disk.fail_reads(FIRST)
         self.assertRaises(IntegrityError, self.store.verify, chunk)
-        self.store.quarantine(chunk.id, "it cannot be read")
+        for operation in ("create", "pwrite"):
+            self.disk.fail_next(operation, errno.EIO)
+            self.store.quarantine(chunk.id, "it cannot be read")
+        self.store.tidy()
+        self.assertEqual(self.disk.names(f"{FOLDER}/quarantine"), [chunk.id.hex()])
         put(self.store, 1, content(3000))
 
     def test_damage_before_the_last_group(self) -> None:

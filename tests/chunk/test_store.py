@@ -16,6 +16,7 @@ from filegrid.errors import (
     DiskFailed,
     GridError,
     IntegrityError,
+    InvalidRequest,
     NoSpace,
 )
 from filegrid.simulation.disk import SimulatedDisk
@@ -154,6 +155,45 @@ class FaultTests(SynchronousTestCase):
             self.assertEqual(self.disk.names(f"{FOLDER}/tmp"), [])
             self.assertFalse(self.disk.exists(self.path))
         put(self.store, 1, b"abc")
+
+    def test_removing_fails(self) -> None:
+        """What a failing disk does not let go is in the way until it does, and then no more."""
+        removed, damaged = put(self.store, 1, b"abc"), put(self.store, 2, b"abc")
+        for operation in ("remove", "rename"):
+            self.disk.fail_next(operation, errno.EROFS, times=2)
+        self.store.remove(removed.id)
+        self.store.quarantine(damaged.id, "it rots")
+        self.store.tidy()
+        for number in (1, 2):
+            self.assertRaises(InvalidRequest, put, self.store, number, b"abcd")
+        self.store.tidy()
+        for number in (1, 2):
+            put(self.store, number, b"abcd")
+        self.store.tidy()
+        self.assertEqual(len(self.store.ids()), 2)
+        self.assertEqual(self.disk.names(f"{FOLDER}/quarantine"), [damaged.id.hex()])
+
+    def test_gone_after_all(self) -> None:
+        """What was reported as failed and was done all the same does not harm what follows it."""
+        damaged = put(self.store, 1, b"abc")
+        self.disk.fail_next("sync_folder", errno.EIO)
+        self.store.quarantine(damaged.id, "it rots")
+        put(self.store, 1, b"abcd")
+        self.store.tidy()
+        self.assertEqual(self.store.ids(), [damaged.id])
+
+    def test_swept(self) -> None:
+        """A file that a writer could not remove goes later; those being written stay."""
+        going = self.store.begin(chunk_id(1), ORIGIN, 3)
+        staying = self.store.begin(chunk_id(2), ORIGIN, 3)
+        self.disk.fail_next("remove", errno.EROFS)
+        going.discard()
+        self.assertEqual(len(self.disk.names(f"{FOLDER}/tmp")), 2)
+        self.store.tidy()
+        self.assertEqual(self.disk.names(f"{FOLDER}/tmp"), [chunk_id(2).hex()])
+        staying.write([b"abc"])
+        staying.hash(b"abc")
+        staying.seal()
 
     def test_flipped_bits(self) -> None:
         """One flipped bit in the header, the bytes or the digests is found."""

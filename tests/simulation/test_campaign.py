@@ -119,6 +119,10 @@ class Found(SynchronousTestCase):
         until it was."""
         self.run_seed(92407)
 
+    def test_damaged_replica_on_a_failing_disk(self) -> None:
+        """A damaged replica that could not be put aside lay there until the server restarted."""
+        self.run_seed(92788)
+
 
 for _first in range(1, SEEDS + 1, SEEDS_PER_TEST):
     setattr(Seeds, f"test_{_first:04}", _seeds(_first))
