@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from filegrid.client.avoided import Avoided
 from filegrid.client.digests import DigestCache
 from filegrid.client.fetching import Fetches
+from filegrid.client.hedging import Hedges
 from filegrid.client.latencies import Latencies
 from filegrid.client.loans import Loans
 from filegrid.client.lookups import Lookups
@@ -43,6 +44,7 @@ class Access:
     loans: Loans
     digests: DigestCache
     latencies: Latencies = field(default_factory=Latencies)
+    hedges: Hedges = field(init=False)
     complaints: set[Deferred[None]] = field(default_factory=set)
     reported: dict[str, float] = field(default_factory=dict)
     """When each server was last reported."""
@@ -52,6 +54,7 @@ class Access:
 
     def __post_init__(self) -> None:
         # Made of what is here already; all is frozen from now on.
+        object.__setattr__(self, "hedges", Hedges(self.runtime.clock, self.latencies))
         object.__setattr__(self, "parcels", Parcels(self))
         object.__setattr__(self, "fetches", Fetches(self))
         object.__setattr__(self, "lookups", Lookups(self.session))
@@ -87,6 +90,7 @@ class Access:
         """Let what is being said to the head be said, within a bounded time, and take leave."""
         telling = DeferredList(list(self.complaints), consumeErrors=True)
         await telling.addTimeout(GOODBYE_SECONDS, self.runtime.clock)
+        await self.hedges.close()
         self.loans.close()
         await self.parcels.close()
         await self.fetches.close()

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from filegrid.client.access import Access
-from filegrid.client.fetching import SmallRead
-from filegrid.client.loans import LoanRead
 from filegrid.client.manifest import Manifest, Placed
-from filegrid.client.parcels import MOST_CHUNK_BYTES
-from filegrid.client.replica import ReplicaRead
 from filegrid.client.session import SEE_STATUS
-from filegrid.errors import Busy, GridError, IntegrityError, NoSuchChunk, Unavailable
-from filegrid.model import BLOCK_BYTES, Chunk, blocks_in
+from filegrid.client.source import Source
+from filegrid.errors import GridError, IntegrityError, Unavailable
+from filegrid.model import BLOCK_BYTES, blocks_in
 from filegrid.protocol.wire import head_pb2 as wire
 
 _USABLE = {wire.REPLICA_STATE_GOOD: 0, wire.REPLICA_STATE_SUSPECT: 1}
@@ -34,8 +31,9 @@ class ChunkReader:
         self._at = start
         self._end = end
         self._patience = access.session.patience()
-        self._failed: dict[str, GridError] = {}
-        self._transfer: ReplicaRead | LoanRead | SmallRead | None = None
+        self._tried: list[Source] = []
+        self._placed: Placed
+        self._source: Source | None = None
 
     async def batch(self) -> list[memoryview]:
         """The next bytes, in one or more pieces; none at the end.
@@ -44,98 +42,78 @@ class ChunkReader:
         :raises Unavailable: where none could be read while the patience lasted.
         :raises ContentCollected: where this version of the file has been removed for good.
         """
-        begun: float | None = None
         while self._at < self._end:
-            transfer = self._transfer
-            if transfer is None:
-                begun = self._access.runtime.clock.seconds()
-                transfer = self._transfer = await self._begin()
+            source = self._source or await self._begin()
             try:
-                blocks = await transfer.next()
-            except GridError as error:
-                self.close()
-                self._lost(transfer, error)
+                self._source, blocks = await self._access.hedges.next(source, self._another)
+            except GridError:
+                self._source = None
                 continue
-            if begun is not None and isinstance(transfer, ReplicaRead):
-                self._note_latency(transfer.replica.server, begun)
-                begun = None
             self._patience.renew()
             pieces = _part(blocks, self._at % BLOCK_BYTES, self._end - self._at)
             self._at += sum(len(piece) for piece in pieces)
-            if self._at == self._end:
-                self._transfer = None
             return pieces
         return []
 
     def close(self) -> None:
         """Nothing more is wanted."""
-        transfer, self._transfer = self._transfer, None
-        if transfer is not None:
-            transfer.drop()
+        if self._source is not None:
+            self._source.drop()
 
-    async def _begin(self) -> ReplicaRead | LoanRead | SmallRead:
+    async def _begin(self) -> Source:
         while True:
-            placed = await self._manifest.placed(self._index)
-            replica = self._choose(placed)
-            if replica is None:
-                await self._wait(placed)
-                continue
-            read = await self._read_of(replica, placed.chunk)
-            if isinstance(read, LoanRead):
-                return read
-            try:
-                await read.open()
-            except GridError as error:
-                self._lost(read, error)
-            else:
-                return read
+            self._placed = await self._manifest.placed(self._index)
+            usable = self._usable()
+            if usable:
+                self._source = self._source_of(usable[0])
+                return self._source
+            await self._wait(self._placed)
 
-    async def _read_of(
-        self, replica: wire.Replica, chunk: Chunk
-    ) -> ReplicaRead | LoanRead | SmallRead:
-        access = self._access
-        first = self._at - self._at % BLOCK_BYTES
-        if chunk.length <= MOST_CHUNK_BYTES:
-            return SmallRead(access, replica, chunk, first)
+    def _another(self) -> Source | None:
+        """One beside that which is late, where there is one with nothing against it."""
+        late = self._source
+        avoided = self._avoided()
+        for replica in self._usable():
+            is_good = replica.state == wire.REPLICA_STATE_GOOD and replica.server not in avoided
+            if is_good and (late is None or replica.server != late.server):
+                return self._source_of(replica)
+        return None
+
+    def _source_of(self, replica: wire.Replica) -> Source:
+        chunk = self._placed.chunk
+        start = self._at - self._at % BLOCK_BYTES
         end = min(blocks_in(self._end) * BLOCK_BYTES, chunk.length)
-        loan = await access.loans.borrow(replica, chunk)
-        if loan is not None:
-            return LoanRead(access.runtime, access.loans, loan, first, end)
-        return ReplicaRead(access, replica, chunk, first, end)
+        source = Source(self._access, replica, chunk, start, end)
+        self._tried.append(source)
+        return source
 
-    def _choose(self, placed: Placed) -> wire.Replica | None:
-        avoided = self._access.unreadable.servers()
+    def _usable(self) -> list[wire.Replica]:
+        """The replicas worth trying, the best first."""
+        failed = self._failures()
+        avoided = self._avoided()
         distant = self._access.loans.distant()
         usable = [
             replica
-            for replica in placed.replicas
-            if replica.state in _USABLE and replica.server not in self._failed
+            for replica in self._placed.replicas
+            if replica.state in _USABLE and replica.server not in failed
         ]
         self._access.runtime.random.shuffle(usable)
-        return min(
-            usable,
+        usable.sort(
             key=lambda replica: (
                 _USABLE[replica.state],
                 replica.server in avoided,
                 replica.server in distant,
-            ),
-            default=None,
+            )
         )
+        return usable
 
-    def _lost(self, read: ReplicaRead | LoanRead | SmallRead, error: GridError) -> None:
-        server = read.replica.server
-        self._failed[server] = error
-        if isinstance(error, (IntegrityError, NoSuchChunk)):
-            self._access.complain(read.chunk.id, server, error)
-        elif not isinstance(error, Busy):
-            self._access.unreadable.add([server])
-            self._access.report(server, error)
+    def _avoided(self) -> set[str]:
+        return self._access.unreadable.servers() | self._access.hedges.owing()
 
-    def _note_latency(self, server: str, begun: float) -> None:
-        seconds = self._access.runtime.clock.seconds() - begun
-        if reason := self._access.latencies.note(server, seconds):
-            self._access.unreadable.add([server])
-            self._access.report_slow(server, reason)
+    def _failures(self) -> dict[str, GridError]:
+        return {
+            source.server: source.failure for source in self._tried if source.failure is not None
+        }
 
     async def _wait(self, placed: Placed) -> None:
         """Every replica that is known failed: let the head say again where they are.
@@ -143,7 +121,9 @@ class ChunkReader:
         :raises IntegrityError: where there is nothing to wait for.
         """
         corrupt = {
-            server for server, error in self._failed.items() if isinstance(error, IntegrityError)
+            server
+            for server, failure in self._failures().items()
+            if isinstance(failure, IntegrityError)
         }
         known_corrupt = corrupt | {
             replica.server
@@ -164,10 +144,10 @@ class ChunkReader:
         if not known_corrupt and not await self._patience.pause():
             raise Unavailable(self._why(), self._path, advice=SEE_STATUS)
         self._manifest.forget(self._index)
-        self._failed = {server: self._failed[server] for server in corrupt}
+        self._tried = [source for source in self._tried if source.server in corrupt]
 
     def _why(self) -> str:
-        reasons = "; ".join(f"{server}: {error.what}" for server, error in self._failed.items())
+        reasons = "; ".join(f"{server}: {why.what}" for server, why in self._failures().items())
         return f"no replica of chunk {self._index} can be read ({reasons or 'none is known'})"
 
 

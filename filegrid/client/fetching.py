@@ -72,9 +72,6 @@ class SmallRead:
         self._access = access
         self._start = start
 
-    async def open(self) -> None:
-        pass
-
     async def next(self) -> list[memoryview]:
         """Its blocks, verified; all at once.
 

@@ -28,10 +28,14 @@ class Latencies:
         before = self._means.get(server)
         mean = seconds if before is None else before + WEIGHT * (seconds - before)
         self._means[server] = mean
-        others = [one for name, one in self._means.items() if name != server]
-        if mean < LEAST_SLOW_SECONDS or len(others) < LEAST_OTHERS:
+        if mean < LEAST_SLOW_SECONDS:
             return ""
-        usual = median(others)
-        if mean < SLOW_FACTOR * usual:
+        usual = self.elsewhere(server)
+        if usual is None or mean < SLOW_FACTOR * usual:
             return ""
         return f"the first bytes take {mean:.1f} s, and {usual:.2f} s elsewhere"
+
+    def elsewhere(self, server: str) -> float | None:
+        """What the other servers take, as a rule; None where too few are known."""
+        others = [one for name, one in self._means.items() if name != server]
+        return median(others) if len(others) >= LEAST_OTHERS else None

@@ -33,9 +33,6 @@ class ReplicaRead:
     :param end: likewise, or the chunk's length.
     """
 
-    _link: Link
-    _sink: _BlockSink
-
     def __init__(
         self, access: Access, replica: Replica, chunk: Chunk, offset: int, end: int
     ) -> None:
@@ -47,12 +44,11 @@ class ReplicaRead:
         self._end = end
         self._complete = False  # the server has said that it sent all
         self._verifier = access.digests.get(chunk.id)
+        self._link: Link | None = None
+        self._sink: _BlockSink | None = None
 
-    async def open(self) -> None:
-        """Ask for the blocks.
-
-        :raises Unavailable: where the server cannot be reached.
-        """
+    async def _open(self) -> _BlockSink:
+        """Ask for the blocks."""
         link = self._link = await self._access.pool.acquire(self._address)
         assert link.transport is not None
         digest_bytes = 0 if self._verifier else blocks_in(self.chunk.length) * DIGEST_BYTES
@@ -63,23 +59,23 @@ class ReplicaRead:
             length=self._end - self._offset,
             without_digests=self._verifier is not None,
         )
-        try:
-            exchange = link.open(request, timeout_seconds=SILENCE_SECONDS, sink=sink)
-        except GridError:
-            self.drop()
-            raise
+        exchange = link.open(request, timeout_seconds=SILENCE_SECONDS, sink=sink)
         exchange.answer.addCallbacks(self._answered, self._failed)
+        return sink
 
     async def next(self) -> list[memoryview]:
-        """The next whole blocks, verified. After the last ones the link is given back by itself.
+        """The next whole blocks, verified; the first time they are asked for first.
+
+        After the last ones the link is given back by itself.
 
         They are as they came: their pieces begin and end anywhere.
 
         :raises IntegrityError: where they are not what was written.
         :raises GridError: where the transfer fails.
         """
-        verifier = await self._verify_digests()
-        batch = await self._sink.take(self._end - self._offset)
+        sink = self._sink or await self._open()
+        verifier = await self._verify_digests(sink)
+        batch = await sink.take(self._end - self._offset)
         block = self._offset // BLOCK_BYTES
         length = sum(len(piece) for piece in batch)
         verifier.check(block, *batch)  # in a thread, Python's lock would change hands at each block
@@ -88,26 +84,34 @@ class ReplicaRead:
         return batch
 
     def drop(self) -> None:
-        """End it where it is."""
-        self._access.pool.drop(self._link)
+        """End it where it is; nothing where all has come."""
+        if self._offset < self._end:
+            self._drop()
 
     def _answered(self, _: object) -> None:
         self._complete = True
+        assert self._sink is not None
         self._sink.end()
         self._settle()
 
     def _failed(self, _: object) -> None:
         """Whoever reads hears of it from the sink; nobody does any more after the last blocks."""
         if self._offset == self._end:
-            self.drop()
+            self._drop()
 
     def _settle(self) -> None:
-        if self._complete and self._offset == self._end:
+        if self._complete and self._offset == self._end and self._link is not None:
             self._access.pool.release(self._address, self._link)
+            self._link = None
 
-    async def _verify_digests(self) -> BlockVerifier:
+    def _drop(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            self._access.pool.drop(link)
+
+    async def _verify_digests(self, sink: _BlockSink) -> BlockVerifier:
         if self._verifier is None:
-            self._verifier = BlockVerifier(self.chunk, await self._sink.take_digests())
+            self._verifier = BlockVerifier(self.chunk, await sink.take_digests())
             self._access.digests.put(self.chunk.id, self._verifier)
         return self._verifier
 
