@@ -68,7 +68,7 @@ def main() -> None:
             str(local.folder / "certificates" / "chunk-1.pem"),
             str(local.folder / "ca" / "ca.pem"),
         )
-        distant = _without_short_circuit(grid, local.grid_file)
+        distant = without_short_circuit(grid, local.grid_file)
         last = options.mib * MIB - BLOCK_BYTES
         with floor(paper) as (peer, peer_pid):
             for turn in range(options.runs):
@@ -89,7 +89,7 @@ def main() -> None:
     report({"mib": options.mib, "reads": options.reads, "random_64_kib": figures}, options.json)
 
 
-def _without_short_circuit(grid: filegrid.Grid, file: Path) -> GridClient:
+def without_short_circuit(grid: filegrid.Grid, file: Path) -> GridClient:
     """A client beside it that lends no files, as on another machine."""
     settings = load_client(file)
     identity = Credentials(settings.tls.certificate, settings.tls.authority).identity

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred, DeferredQueue
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
@@ -68,33 +68,28 @@ class Hedges:
         if answer.called:
             return first, await answer
         self._saved = min(MOST_SAVED, self._saved + SHARE)
-        race = _Race()
-        race.enter(first, answer)
-        late = self._clock.callLater(self._late_seconds(first), race.tell_late)
-        try:
-            while (won := await race.outcome()) is None:
-                if self._saved >= 1.0 and (second := another()) is not None:
-                    self._saved -= 1.0
-                    race.enter(second, Deferred.fromCoroutine(second.next()))
-        except Exception:
-            _stop(late)
-            race.end()
-            raise
-        _stop(late)
+        race = _Race(self._clock.seconds(), first, answer)
+        race.timer = self._clock.callLater(LEAST_LATE_SECONDS, self._late, race, another)
+        won = await race.done
         for source, owed in race.left.items():
             self._owing[source.server] += 1
             self._tasks.begin(self._wait_for(source, owed))
         return won
 
+    def _late(self, race: _Race, another: Callable[[], Source | None]) -> None:
+        """The first one has not answered; ask another one, if it is time."""
+        usual = self._latencies.elsewhere(race.first.server)
+        seconds = UNKNOWN_LATE_SECONDS if usual is None else LATE_FACTOR * usual
+        left_seconds = race.begun_at + seconds - self._clock.seconds()
+        if left_seconds > 0:
+            race.timer = self._clock.callLater(left_seconds, self._late, race, another)
+        elif self._saved >= 1.0 and (second := another()) is not None:
+            self._saved -= 1.0
+            race.enter(second, Deferred.fromCoroutine(second.next()))
+
     async def close(self) -> None:
         """Wait for nobody any more."""
         await self._tasks.stop()
-
-    def _late_seconds(self, source: Source) -> float:
-        usual = self._latencies.elsewhere(source.server)
-        if usual is None:
-            return UNKNOWN_LATE_SECONDS
-        return max(LEAST_LATE_SECONDS, LATE_FACTOR * usual)
 
     async def _wait_for(self, source: Source, answer: Deferred[_Blocks]) -> None:
         with suppress(GridError):  # the source tells
@@ -106,47 +101,45 @@ class Hedges:
 class _Race:
     """Sources that were asked for the same blocks.
 
+    :ivar done: who has them first, and the blocks; or what the last one failed with.
     :ivar left: those that have not answered.
+    :ivar timer: until the first one is late.
     """
 
-    def __init__(self) -> None:
+    timer: IDelayedCall
+
+    def __init__(self, begun_at: float, first: Source, answer: Deferred[_Blocks]) -> None:
+        self.begun_at = begun_at
+        self.first = first
         self.left: dict[Source, Deferred[_Blocks]] = {}
-        self._outcomes: DeferredQueue[tuple[Source, _Blocks | Failure] | None] = DeferredQueue()
+        self.done: Deferred[tuple[Source, _Blocks]] = Deferred(self._cancelled)
+        self.enter(first, answer)
 
     def enter(self, source: Source, answer: Deferred[_Blocks]) -> None:
-        def tell(outcome: _Blocks | Failure) -> _Blocks | Failure:
-            self._outcomes.put((source, outcome))
-            return outcome
-
         self.left[source] = answer
-        answer.addBoth(tell)
+        answer.addBoth(self._answered, source)
 
-    def tell_late(self) -> None:
-        self._outcomes.put(None)
+    def _answered(self, outcome: _Blocks | Failure, source: Source) -> _Blocks | Failure:
+        if self.done.called:
+            return outcome  # somebody waits for it
+        del self.left[source]
+        if not isinstance(outcome, Failure):
+            self._stop_timer()
+            self.done.callback((source, outcome))
+        elif not self.left or not outcome.check(GridError):
+            self._stop_timer()
+            self.done.errback(outcome)
+        return []
 
-    async def outcome(self) -> tuple[Source, _Blocks] | None:
-        """Who has blocks; None once the first source is late.
-
-        :raises GridError: where the last one failed.
-        """
-        while (told := await self._outcomes.get()) is not None:
-            source, outcome = told
-            answer = self.left.pop(source)
-            if not isinstance(outcome, Failure):
-                return source, outcome
-            answer.addErrback(lambda _: None)
-            if not self.left or not outcome.check(GridError):
-                outcome.raiseException()
-        return None
-
-    def end(self) -> None:
+    def _cancelled(self, _: object) -> None:
         """Ask no more."""
-        for source, answer in self.left.items():
+        self._stop_timer()
+        left, self.left = self.left, {}
+        for source, answer in left.items():
             answer.addErrback(lambda _: None)
             answer.cancel()
             source.drop()
 
-
-def _stop(timer: IDelayedCall) -> None:
-    if timer.active():
-        timer.cancel()
+    def _stop_timer(self) -> None:
+        if self.timer.active():
+            self.timer.cancel()

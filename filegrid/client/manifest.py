@@ -75,6 +75,9 @@ class Manifest:
         return [placed.chunk.digest async for placed in self.all_placed(end)]
 
     async def _page(self, number: int) -> wire.ManifestPage:
+        if number in self._pages:
+            self._pages.move_to_end(number)
+            return self._pages[number]
         async with self._fetching:  # readers of neighbouring chunks want the same page
             page = self._pages.get(number)
             if page is None:

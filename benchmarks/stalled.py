@@ -1,0 +1,92 @@
+"""What readers feel when a chunk server stops answering and its connections stay up.
+
+    python -m benchmarks.stalled [--mib 256] [--stalls 5] [--seconds 8] [--folder DIR] [--json FILE]
+
+A client reads 64 KiB at random offsets of a file that is in memory, one at a time, over the
+network; one server that has replicas of it is stopped for a while (SIGSTOP), again and again.
+Beside each other: the reads just before, and those while the server is stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import filegrid
+from benchmarks.measuring import MIB, latencies_ms, local_grid, pids_of, report, told
+from benchmarks.random_reads import PATH, without_short_circuit
+from filegrid.client.grid import GridClient
+from filegrid.measure import Figures, spread
+from filegrid.model import BLOCK_BYTES
+
+SETTLE_SECONDS = 30.0
+"""After a stall: the server is trusted again by its head, and avoided by no client."""
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--mib", type=int, default=256)
+    arguments.add_argument("--stalls", type=int, default=5)
+    arguments.add_argument("--seconds", type=float, default=8.0)
+    arguments.add_argument("--folder", type=Path)
+    arguments.add_argument("--json", type=Path)
+    options = arguments.parse_args()
+    found: dict[str, list[Figures]] = {"before": [], "stalled": []}
+    with (
+        local_grid(folder=options.folder) as local,
+        filegrid.connect(str(local.grid_file)) as grid,
+    ):
+        with grid.open(PATH, "wb") as file:
+            for _ in range(options.mib):
+                file.write(os.urandom(MIB))
+        client = without_short_circuit(grid, local.grid_file)
+        last = options.mib * MIB - BLOCK_BYTES
+        read = partial(_read_for, client, last=last)
+        holders = grid.runner.run(partial(_holders, client))
+        for turn in range(options.stalls):
+            before = grid.runner.run(partial(read, options.seconds))
+            pid = pids_of(local)[holders[turn % len(holders)]]
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                stalled = grid.runner.run(partial(read, options.seconds))
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            for name, latencies in (("before", before), ("stalled", stalled)):
+                figures = latencies_ms(latencies)
+                figures["reads"] = float(len(latencies))
+                figures["over_100_ms"] = float(sum(one > 0.1 for one in latencies))
+                found[name].append(figures)
+            told(f"stall {turn + 1} of {options.stalls}")
+            time.sleep(SETTLE_SECONDS)
+        grid.runner.run(client.close)
+    figures = {
+        name: {figure: spread([one[figure] for one in runs]) for figure in runs[0]}
+        for name, runs in found.items()
+    }
+    report({"mib": options.mib, "seconds": options.seconds, "stalls": figures}, options.json)
+
+
+async def _holders(client: GridClient) -> list[str]:
+    content = await client.open_read(PATH)
+    placed = await content.manifest.placed(0)
+    return [replica.server for replica in placed.replicas]
+
+
+async def _read_for(client: GridClient, seconds: float, *, last: int) -> list[float]:
+    content = await client.open_read(PATH)
+    latencies: list[float] = []
+    end = time.perf_counter() + seconds
+    while (begun := time.perf_counter()) < end:
+        data = await content.pread(random.randint(0, last), BLOCK_BYTES)
+        latencies.append(time.perf_counter() - begun)
+        assert len(data) == BLOCK_BYTES, len(data)
+    return latencies
+
+
+if __name__ == "__main__":
+    main()
