@@ -14,7 +14,7 @@ from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 
 from filegrid.chunk import parcel
-from filegrid.chunk.intake import intake_from
+from filegrid.chunk.intake import begin, intake_from
 from filegrid.chunk.inventory import Inventory
 from filegrid.chunk.load import Meter
 from filegrid.chunk.pace import Pace
@@ -140,8 +140,8 @@ class Copying:
         intake = intake_from(link, self._runtime.clock, self._meter, pause)
         try:
             with self._meter.transfer():
-                writer = await self._runtime.threads.run(
-                    self._store.begin, chunk.id, copy.origin, chunk.length
+                writer = await begin(
+                    self._runtime.threads, self._store, chunk.id, copy.origin, chunk.length
                 )
                 request = wire.ReadChunk(
                     chunk_id=chunk.id, length=chunk.length, without_digests=True

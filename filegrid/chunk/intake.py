@@ -14,12 +14,14 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from filegrid.chunk.load import Meter
 from filegrid.chunk.small import Writer
+from filegrid.chunk.volumes import Volumes
 from filegrid.errors import DeadlineExceeded, GridError, IntegrityError
-from filegrid.model import Chunk, Digest
+from filegrid.model import Chunk, ChunkId, Digest
 from filegrid.net.flow import Brake, Lever
 from filegrid.net.link import Exchange, Link
-from filegrid.net.tasks import shielded
+from filegrid.net.tasks import claimed, shielded
 from filegrid.protocol.connection import DataReceived
+from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.protocol.wire.frame_pb2 import Data
 from filegrid.runtime import Threads, Transport
 
@@ -35,6 +37,22 @@ SILENCE_SECONDS = 30.0
 
 
 _NOTHING = memoryview(b"")
+
+
+async def begin(
+    threads: Threads,
+    store: Volumes,
+    chunk_id: ChunkId,
+    origin: wire.ChunkOrigin,
+    most_bytes: int,
+) -> Writer:
+    """As :meth:`Volumes.begin`, in a thread.
+
+    A writer that comes when nobody waits for it any more, as after a disk that hung, is discarded:
+    it would keep its space, and be in the way of the chunk, for good.
+    """
+    beginning = threads.run(store.begin, chunk_id, origin, most_bytes)
+    return await claimed(beginning, lambda writer: threads.run(writer.discard))
 
 
 def intake_from(

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from filegrid.chunk import parcel
-from filegrid.chunk.intake import Forward, intake_from
+from filegrid.chunk.intake import Forward, begin, intake_from
 from filegrid.chunk.inventory import Inventory
 from filegrid.chunk.load import Meter
 from filegrid.chunk.open_files import OpenFiles
@@ -28,7 +28,7 @@ from filegrid.errors import (
 from filegrid.model import BLOCK_BYTES, Address, Chunk, ChunkId, Role
 from filegrid.net.dial import DataPool
 from filegrid.net.link import Caller, Exchange, Link, expect
-from filegrid.net.tasks import shielded
+from filegrid.net.tasks import claimed, shielded
 from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.protocol.wire import frame_pb2, head_pb2
 from filegrid.runtime import Bytes, Runtime
@@ -100,8 +100,12 @@ class Transfers:
         try:
             with self._meter.transfer():
                 await self._open_next(onward, request)
-                writer = await self._runtime.threads.run(
-                    self._store.begin, ChunkId(request.chunk_id), request.origin, request.most_bytes
+                writer = await begin(
+                    self._runtime.threads,
+                    self._store,
+                    ChunkId(request.chunk_id),
+                    request.origin,
+                    request.most_bytes,
                 )
                 forward = Forward(onward.link, onward.exchange) if onward.exchange else None
                 chunk = await intake.run(writer, self._runtime.threads, forward, self._admit)
@@ -269,9 +273,8 @@ class Transfers:
             return
         run = self._runtime.threads.run
         most = self._meter.share_bytes(MOST_BATCH_BYTES)
-        reader = await run(self._store.open_reader, chunk)
-        if caller.peer.role is Role.CHUNK:  # a copy for repair
-            await run(reader.give_way)
+        for_repair = caller.peer.role is Role.CHUNK
+        reader = await claimed(run(self._open, chunk, for_repair), ChunkReader.close)
         batch = run(reader.pread, min(most, end - offset), offset)
         try:
             while offset < end:
@@ -284,6 +287,16 @@ class Transfers:
         finally:
             batch.addBoth(lambda _: reader.close())
 
+    def _open(self, chunk: Chunk, for_repair: bool) -> ChunkReader:
+        reader = self._store.open_reader(chunk)
+        if for_repair:
+            try:
+                reader.give_way()
+            except BaseException:
+                reader.close()
+                raise
+        return reader
+
     async def lend(self, caller: Caller, request: Message) -> wire.Lent:
         """Let a reader on this machine read a chunk's file itself; it verifies as ever (S21)."""
         assert isinstance(request, wire.LendChunk)
@@ -291,7 +304,8 @@ class Transfers:
         if lending is None:
             raise InvalidRequest("this server lends no files", self._name)
         chunk = self._find(request.chunk_id)
-        reader = await self._runtime.threads.run(self._store.open_reader, chunk)
+        opening = self._runtime.threads.run(self._store.open_reader, chunk)
+        reader = await claimed(opening, ChunkReader.close)
         self._meter.lent()
         return reader.lend(lending)
 

@@ -18,6 +18,7 @@ from filegrid.errors import GridError, IntegrityError, Unavailable
 from filegrid.hashing import BlockVerifier
 from filegrid.model import BLOCK_BYTES, DIGEST_BYTES, Address, Chunk, ChunkId, blocks_in
 from filegrid.net.dial import DataPool
+from filegrid.net.tasks import claimed
 from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.protocol.wire.head_pb2 import Replica
 from filegrid.runtime import Bytes, LentFile, Runtime
@@ -167,19 +168,23 @@ class Loans:
         self._pool.release(address, link)
         request = wire.LendChunk(chunk_id=chunk.id)
         lent = await self._pool.ask(address, request, wire.Lent, timeout_seconds=LEND_SECONDS)
+        verifier = self._digests.get(chunk.id)
+
+        def take() -> Loan:
+            loan = Loan(replica, chunk, lending.borrow(lent.socket, lent.token), lent)
+            try:
+                loan.verifier = verifier or loan.load_digests()
+            except BaseException:
+                loan.end()
+                raise
+            return loan
+
         try:
-            file = await self._runtime.threads.run(lending.borrow, lent.socket, lent.token)
-        except OSError as error:
-            raise Unavailable(f"its files cannot be borrowed ({error})", replica.server) from None
-        loan = Loan(replica, chunk, file, lent)
-        try:
-            loan.verifier = self._digests.get(chunk.id)
-            if loan.verifier is None:
-                loan.verifier = await self._runtime.threads.run(loan.load_digests)
-                self._digests.put(chunk.id, loan.verifier)
+            loan = await claimed(self._runtime.threads.run(take), Loan.end)
         except (GridError, OSError) as error:
-            loan.end()
-            raise Unavailable(f"its digests cannot be read ({error})", replica.server) from None
+            raise Unavailable(f"its file cannot be borrowed ({error})", replica.server) from None
+        if loan.verifier is not None and verifier is None:
+            self._digests.put(chunk.id, loan.verifier)
         return loan
 
 

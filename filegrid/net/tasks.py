@@ -69,6 +69,11 @@ def _rest(
 
 def shielded(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
     """Run to the end what must not be left half done, also when nobody waits for it any more."""
+    return claimed(Deferred.fromCoroutine(work), lambda _: None)
+
+
+def claimed(opening: Deferred[T], release: Callable[[T], object]) -> Deferred[T]:
+    """What a thread opens, or begins: released where nobody waits for it any more when it comes."""
     waiting: Deferred[T] = Deferred()
 
     def tell(outcome: T | Failure) -> None:
@@ -76,8 +81,10 @@ def shielded(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
             waiting.callback(outcome)
         elif isinstance(outcome, Failure):
             _tell_of(outcome)
+        else:
+            release(outcome)
 
-    Deferred.fromCoroutine(work).addBoth(tell)
+    opening.addBoth(tell)
     return waiting
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from twisted.internet.defer import CancelledError
 
+from filegrid.chunk.service import ChunkServer
 from filegrid.errors import (
     Cancelled,
     IntegrityError,
@@ -58,6 +59,22 @@ class ServersFail(GridCase):
         self.grid.network.isolate("chunk-3")
         self.grid.wait(upload, seconds=60)
         self.assertEqual(self.read("/f"), data)
+
+    def test_begun_on_a_hanging_disk(self) -> None:
+        """A chunk that was given up while a disk hung is not being written there for ever."""
+        machine = self.grid.machine("chunk-1")
+        machine.hang_disk()
+        other = self.new_client("client-2", timeout_seconds=2)
+        uploads = [self.begin(other.write_bytes(f"/f{n}", content(CHUNK))) for n in range(9)]
+        self.grid.advance(5)
+        self.run_(other.close())
+        for upload in uploads:
+            upload.addErrback(lambda _: None)
+        self.grid.advance(20)
+        assert isinstance(machine.node, ChunkServer)
+        machine.mend_disk()
+        self.grid.advance(2)
+        self.assertEqual(machine.node._store.writers, 0)
 
     def test_slow_links(self) -> None:
         """Slow, jittery links that split the bytes anyhow change nothing but the time."""

@@ -8,7 +8,7 @@ from twisted.logger import capturedLogs
 from twisted.trial import unittest
 
 from filegrid.errors import Unavailable
-from filegrid.net.tasks import Loop, begun, shielded
+from filegrid.net.tasks import Loop, begun, claimed, shielded
 
 
 class Shielded(unittest.SynchronousTestCase):
@@ -47,6 +47,23 @@ class Shielded(unittest.SynchronousTestCase):
                 step.errback(error)
             self.assertEqual(len(events), 1)
             self.assertEqual(len(self.flushLoggedErrors(KeyError)), bugs)
+
+
+class Claimed(unittest.SynchronousTestCase):
+    def test_too_late(self) -> None:
+        """What comes when nobody waits any more is released, and only then."""
+        released: list[str] = []
+        opening: Deferred[str] = Deferred()
+        waiting = claimed(opening, released.append)
+        opening.callback("a file")
+        self.assertEqual((self.successResultOf(waiting), released), ("a file", []))
+        late: Deferred[str] = Deferred()
+        waiting = claimed(late, released.append)
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.assertEqual(released, [])
+        late.callback("another file")
+        self.assertEqual(released, ["another file"])
 
 
 class Loops(unittest.SynchronousTestCase):

@@ -123,6 +123,10 @@ class Found(SynchronousTestCase):
         """A damaged replica that could not be put aside lay there until the server restarted."""
         self.run_seed(92788)
 
+    def test_given_up_on_a_hanging_disk(self) -> None:
+        """A chunk that nobody waited for once the disk answered was "being written" for good."""
+        self.run_seed(95127)
+
 
 for _first in range(1, SEEDS + 1, SEEDS_PER_TEST):
     setattr(Seeds, f"test_{_first:04}", _seeds(_first))
