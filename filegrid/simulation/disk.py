@@ -26,6 +26,7 @@ class _Run:
     ended: bool = False
     operations_left: int | None = None
     locks: set[str] = field(default_factory=set)
+    open_files: dict[SimulatedFile, str] = field(default_factory=dict)
 
     @property
     def off(self) -> bool:
@@ -42,6 +43,7 @@ class SimulatedFile:
         self._content = content
         self._writable = writable
         self._closed = False
+        self._run.open_files[self] = path
 
     def pwrite(self, pieces: Sequence[Bytes], offset: int) -> None:
         self._enter("pwrite", changes=True)
@@ -96,6 +98,7 @@ class SimulatedFile:
 
     def close(self) -> None:
         self._closed = True
+        self._run.open_files.pop(self, None)
 
     def _enter(self, operation: str, *, changes: bool = False) -> None:
         if self._closed or (changes and not self._writable):
@@ -282,6 +285,11 @@ class SimulatedDisk:
     def heal(self) -> None:
         """Take back the failures that :meth:`fail_next` ordered and that have not come yet."""
         self._failures.clear()
+
+    @property
+    def open_files(self) -> list[str]:
+        """The path of each file that the process has open."""
+        return list(self._run.open_files.values())
 
     def fail_reads(self, path: str) -> None:
         """Reading this file raises EIO from now on, as from a worn-out sector."""

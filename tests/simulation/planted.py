@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from filegrid.ballot import BallotFile
+from filegrid.chunk import intake
 from filegrid.chunk.fence import Fence
 from filegrid.chunk.store import Store
 from filegrid.chunk.volumes import Volumes
@@ -163,6 +164,11 @@ def _trash_purged_early(patch: Patch) -> None:
     patch(Trash, "purge", purge)
 
 
+def _writers_not_discarded(patch: Patch) -> None:
+    """What was begun for nobody, as its disk hung, is kept."""
+    patch(intake, "claimed", lambda beginning, _: beginning)
+
+
 PLANTED: dict[str, Planted] = {
     "votes_not_stored": Planted(plant=_votes_not_stored, faults=("crash-head", "hand-over")),
     "any_head_is_obeyed": Planted(
@@ -202,5 +208,9 @@ PLANTED: dict[str, Planted] = {
     "connections_left_open": Planted(plant=_connections_left_open, faults=()),
     "quotas_ignored": Planted(plant=_quotas_ignored, faults=()),
     "policies_not_followed": Planted(plant=_policies_not_followed, faults=()),
+    "writers_not_discarded": Planted(
+        plant=_writers_not_discarded,
+        faults=("hang-chunk-disk", "mute-chunk"),
+    ),
     "trash_purged_early": Planted(plant=_trash_purged_early, faults=("add-chunk",)),
 }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from filegrid.chunk.service import ChunkServer
 from filegrid.simulation.checkers.checker import Checker
 
 if TYPE_CHECKING:
     from filegrid.simulation.campaign import Campaign
+    from filegrid.simulation.disk import SimulatedDisk
 
 MOST_TIMERS = 5000
 MOST_CONNECTIONS = 500
@@ -43,7 +46,19 @@ class Bounded(Checker):
         left = [name for name in self.campaign.grid.network.connected_hosts() if name in gone]
         if left:
             raise self.broken(f"connections of {left} are left after they were closed")
+        for machine in self.campaign.grid.chunk_servers:
+            if isinstance(machine.node, ChunkServer):
+                await self.campaign.becomes(
+                    f"{machine.name} has files open that nobody reads or writes",
+                    partial(_has_let_go, machine.node, machine.disk),
+                )
         most = 2 * self._timers * len(self.campaign.grid.machines) // self._machines
         timers = self._count_timers()
         if timers > most:
             raise self.broken(f"{timers} timers are left of a grid that had {self._timers} once")
+
+
+def _has_let_go(server: ChunkServer, disk: SimulatedDisk) -> bool:
+    """Nothing is being written, and all that is open is kept for later."""
+    kept = len(server._transfers._open_files) + len(server._store)  # a segment of each disk
+    return not server._store.writers and len(disk.open_files) <= kept
