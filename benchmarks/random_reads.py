@@ -28,6 +28,7 @@ from blake3 import blake3
 import filegrid
 from benchmarks.floor import Paper
 from benchmarks.measuring import MIB, Use, Watch, latencies_ms, local_grid, pids_of, report, told
+from filegrid.cli.local_grid import LocalGrid
 from filegrid.client.content import Content
 from filegrid.client.grid import GridClient
 from filegrid.config import load_client
@@ -57,18 +58,11 @@ def main() -> None:
         figures["peak_mib"] = use.most_mib
         found[name].append(figures)
 
-    with (
-        local_grid(folder=options.folder) as local,
-        filegrid.connect(str(local.grid_file)) as grid,
-    ):
-        with grid.open(PATH, "wb") as file:
-            for _ in range(options.mib):
-                file.write(os.urandom(MIB))
+    with large_file(options.mib, options.folder) as (local, grid, distant):
         paper = Paper(
             str(local.folder / "certificates" / "chunk-1.pem"),
             str(local.folder / "ca" / "ca.pem"),
         )
-        distant = without_short_circuit(grid, local.grid_file)
         last = options.mib * MIB - BLOCK_BYTES
         with floor(paper) as (peer, peer_pid):
             for turn in range(options.runs):
@@ -81,7 +75,6 @@ def main() -> None:
                     latencies = [_ask(peer) for _ in offsets]
                 note("floor", latencies[WARM_READS:], watch.use)
                 told(f"run {turn + 1} of {options.runs}")
-        grid.runner.run(distant.close)
     figures = {
         name: {figure: spread([one[figure] for one in runs]) for figure in runs[0]}
         for name, runs in found.items()
@@ -89,7 +82,21 @@ def main() -> None:
     report({"mib": options.mib, "reads": options.reads, "random_64_kib": figures}, options.json)
 
 
-def without_short_circuit(grid: filegrid.Grid, file: Path) -> GridClient:
+@contextmanager
+def large_file(
+    mib: int, folder: Path | None
+) -> Iterator[tuple[LocalGrid, filegrid.Grid, GridClient]]:
+    """A grid with a file at `PATH`, and a client of it to which no server lends files."""
+    with local_grid(folder=folder) as local, filegrid.connect(str(local.grid_file)) as grid:
+        with grid.open(PATH, "wb") as file:
+            for _ in range(mib):
+                file.write(os.urandom(MIB))
+        distant = _without_short_circuit(grid, local.grid_file)
+        yield local, grid, distant
+        grid.runner.run(distant.close)
+
+
+def _without_short_circuit(grid: filegrid.Grid, file: Path) -> GridClient:
     """A client beside it that lends no files, as on another machine."""
     settings = load_client(file)
     identity = Credentials(settings.tls.certificate, settings.tls.authority).identity

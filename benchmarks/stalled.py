@@ -17,9 +17,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-import filegrid
-from benchmarks.measuring import MIB, latencies_ms, local_grid, pids_of, report, told
-from benchmarks.random_reads import PATH, without_short_circuit
+from benchmarks.measuring import MIB, latencies_ms, pids_of, report, told
+from benchmarks.random_reads import PATH, large_file
 from filegrid.client.grid import GridClient
 from filegrid.measure import Figures, spread
 from filegrid.model import BLOCK_BYTES
@@ -37,14 +36,7 @@ def main() -> None:
     arguments.add_argument("--json", type=Path)
     options = arguments.parse_args()
     found: dict[str, list[Figures]] = {"before": [], "stalled": []}
-    with (
-        local_grid(folder=options.folder) as local,
-        filegrid.connect(str(local.grid_file)) as grid,
-    ):
-        with grid.open(PATH, "wb") as file:
-            for _ in range(options.mib):
-                file.write(os.urandom(MIB))
-        client = without_short_circuit(grid, local.grid_file)
+    with large_file(options.mib, options.folder) as (local, grid, client):
         last = options.mib * MIB - BLOCK_BYTES
         read = partial(_read_for, client, last=last)
         holders = grid.runner.run(partial(_holders, client))
@@ -63,7 +55,6 @@ def main() -> None:
                 found[name].append(figures)
             told(f"stall {turn + 1} of {options.stalls}")
             time.sleep(SETTLE_SECONDS)
-        grid.runner.run(client.close)
     figures = {
         name: {figure: spread([one[figure] for one in runs]) for figure in runs[0]}
         for name, runs in found.items()
