@@ -1,10 +1,11 @@
-"""What readers feel when a chunk server stops answering and its connections stay up.
+"""What clients feel when a chunk server stops answering and its connections stay up.
 
-    python -m benchmarks.stalled [--mib 256] [--stalls 5] [--seconds 8] [--folder DIR] [--json FILE]
+    python -m benchmarks.stalled [--writes] [--mib 256] [--stalls 5] [--seconds 8] [--folder DIR]
+        [--json FILE]
 
 A client reads 64 KiB at random offsets of a file that is in memory, one at a time, over the
-network; one server that has replicas of it is stopped for a while (SIGSTOP), again and again.
-Beside each other: the reads just before, and those while the server is stopped.
+network, or writes new files of 4 KiB; one server that has replicas of the large file is stopped for
+a while (SIGSTOP), again and again. Beside each other: the calls just before, and those meanwhile.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ SETTLE_SECONDS = 30.0
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--writes", action="store_true")
     arguments.add_argument("--mib", type=int, default=256)
     arguments.add_argument("--stalls", type=int, default=5)
     arguments.add_argument("--seconds", type=float, default=8.0)
@@ -37,20 +39,22 @@ def main() -> None:
     options = arguments.parse_args()
     found: dict[str, list[Figures]] = {"before": [], "stalled": []}
     with large_file(options.mib, options.folder) as (local, grid, client):
-        last = options.mib * MIB - BLOCK_BYTES
-        read = partial(_read_for, client, last=last)
+        if options.writes:
+            work = partial(_write_for, client)
+        else:
+            work = partial(_read_for, client, last=options.mib * MIB - BLOCK_BYTES)
         holders = grid.runner.run(partial(_holders, client))
         for turn in range(options.stalls):
-            before = grid.runner.run(partial(read, options.seconds))
+            before = grid.runner.run(partial(work, options.seconds))
             pid = pids_of(local)[holders[turn % len(holders)]]
             os.kill(pid, signal.SIGSTOP)
             try:
-                stalled = grid.runner.run(partial(read, options.seconds))
+                stalled = grid.runner.run(partial(work, options.seconds))
             finally:
                 os.kill(pid, signal.SIGCONT)
             for name, latencies in (("before", before), ("stalled", stalled)):
                 figures = latencies_ms(latencies)
-                figures["reads"] = float(len(latencies))
+                figures["calls"] = float(len(latencies))
                 figures["over_100_ms"] = float(sum(one > 0.1 for one in latencies))
                 found[name].append(figures)
             told(f"stall {turn + 1} of {options.stalls}")
@@ -76,6 +80,17 @@ async def _read_for(client: GridClient, seconds: float, *, last: int) -> list[fl
         data = await content.pread(random.randint(0, last), BLOCK_BYTES)
         latencies.append(time.perf_counter() - begun)
         assert len(data) == BLOCK_BYTES, len(data)
+    return latencies
+
+
+async def _write_for(client: GridClient, seconds: float) -> list[float]:
+    data, folder = os.urandom(4096), f"/{os.urandom(4).hex()}"
+    await client.mkdir(folder)
+    latencies: list[float] = []
+    end = time.perf_counter() + seconds
+    while (begun := time.perf_counter()) < end:
+        await client.write_bytes(f"{folder}/{len(latencies)}", data)
+        latencies.append(time.perf_counter() - begun)
     return latencies
 
 

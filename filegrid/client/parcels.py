@@ -8,7 +8,7 @@ are; and the placements that parcels take in turn are asked for ahead.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from filegrid.client.allocation import Allocator, Rule
+from filegrid.client.delivery import Delivery
 from filegrid.client.patience import Patience
 from filegrid.client.session import OpenedSession
 from filegrid.errors import Cancelled, GridError, Unavailable, from_fault
@@ -51,7 +52,7 @@ MOST_FOLDERS = 1000
 """Of which policies are known; then all are asked for anew."""
 
 SILENCE_SECONDS = 8.0
-"""A server that does not answer for so long is gone on without."""
+"""A server that does not answer for so long has failed."""
 
 
 class Parcels:
@@ -246,30 +247,28 @@ class _Lane:
             ]
         )
         body = memoryview(b"".join(small.data for small in parcel))
-        sending = [
-            (target.server, Deferred.fromCoroutine(self._send(target, request, body)))
+        sent = {
+            target.server: Deferred.fromCoroutine(self._send(target, request, body))
             for target in targets
-        ]
+        }
+        delivery = Delivery(self._clock, sent, self._allocator.least_replicas)
+        await delivery.over
+        for server, answer in delivery.left.items():
+            self._tasks.begin(self._wait_for(server, answer))
         stored = dict.fromkeys([chunk.id for chunk in chunks], 0)
         failures: dict[str, GridError] = {}
-        for server, answer in sending:
-            try:
-                failed = await answer
-            except GridError as error:
-                failures[server] = error
+        for server, outcome in delivery.outcomes.items():
+            if isinstance(outcome, GridError):
+                failures[server] = outcome
                 continue
-            except CancelledError:
-                for _, other in sending:
-                    other.addErrback(lambda _: None)
-                    other.cancel()
-                raise
             for chunk_id in stored:
-                if chunk_id not in failed:
+                if chunk_id not in outcome:
                     stored[chunk_id] += 1
                 else:
-                    failures[server] = failed[chunk_id]
+                    failures[server] = outcome[chunk_id]
         for server, failure in failures.items():
-            self._report(server, failure)
+            if server not in delivery.left:
+                self._report(server, failure)
         if failures:
             self._allocator.avoid(failures)
             self._placements.clear()
@@ -282,7 +281,7 @@ class _Lane:
 
     async def _send(
         self, target: head_pb2.Target, request: wire.StoreChunks, body: memoryview
-    ) -> dict[ChunkId, GridError]:
+    ) -> Mapping[ChunkId, GridError]:
         """Store all at one server; which could not be, and why."""
         address = Address.parse(target.address)
         link = await self._pool.acquire(address)
@@ -295,6 +294,13 @@ class _Lane:
             raise
         self._pool.release(address, link)
         return {ChunkId(one.chunk_id): from_fault(one.fault) for one in stored.failures}
+
+    async def _wait_for(self, server: str, answer: Deferred[Mapping[ChunkId, GridError]]) -> None:
+        """Nobody waits for a server that is late, but the head hears of it where it fails."""
+        try:
+            await answer
+        except GridError as error:
+            self._report(server, error)
 
     async def _again(self, small: _Small, error: GridError) -> None:
         if await small.patience.pause(error.retry_after_seconds):
