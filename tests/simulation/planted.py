@@ -15,6 +15,8 @@ from filegrid.chunk.fence import Fence
 from filegrid.chunk.store import Store
 from filegrid.chunk.volumes import Volumes
 from filegrid.client import fetching
+from filegrid.client.delivery import Delivery
+from filegrid.client.hedging import Hedges
 from filegrid.election.quorum import Member, Membership
 from filegrid.hashing import BlockVerifier
 from filegrid.head import shipping
@@ -164,6 +166,16 @@ def _trash_purged_early(patch: Patch) -> None:
     patch(Trash, "purge", purge)
 
 
+def _no_second_requests(patch: Patch) -> None:
+    """Readers wait for a replica until it has failed."""
+    patch(Hedges, "_late", lambda *_: None)
+
+
+def _late_servers_waited_for(patch: Patch) -> None:
+    """Small files wait for every server of theirs until it has failed."""
+    patch(Delivery, "_late", lambda _: None)
+
+
 def _writers_not_discarded(patch: Patch) -> None:
     """What was begun for nobody, as its disk hung, is kept."""
     patch(intake, "claimed", lambda beginning, _: beginning)
@@ -208,6 +220,8 @@ PLANTED: dict[str, Planted] = {
     "connections_left_open": Planted(plant=_connections_left_open, faults=()),
     "quotas_ignored": Planted(plant=_quotas_ignored, faults=()),
     "policies_not_followed": Planted(plant=_policies_not_followed, faults=()),
+    "no_second_requests": Planted(plant=_no_second_requests, faults=()),
+    "late_servers_waited_for": Planted(plant=_late_servers_waited_for, faults=()),
     "writers_not_discarded": Planted(
         plant=_writers_not_discarded,
         faults=("hang-chunk-disk", "mute-chunk"),

@@ -9,11 +9,13 @@ from filegrid.simulation.checkers.epochs import Epochs
 from filegrid.simulation.checkers.kept import Kept
 from filegrid.simulation.checkers.leaders import OneLeader
 from filegrid.simulation.checkers.linearizable import Linearizable
+from filegrid.simulation.checkers.prompt import Prompt
 from filegrid.simulation.checkers.quiet import Quiet
 from filegrid.simulation.checkers.redundant import Redundant
 
 CHECKERS = (
     *(OneLeader, Epochs, Kept, Quiet, Acknowledged),
-    *(Linearizable, Bounded, Alike, Redundant),
+    *(Linearizable, Bounded, Alike, Redundant, Prompt),
 )
-"""In the order in which they judge in the end; `Bounded` sends the clients away."""
+"""In the order in which they judge in the end; `Bounded` sends the clients away, and `Prompt` takes
+a chunk server from the grid."""
