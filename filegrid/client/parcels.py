@@ -76,12 +76,12 @@ class Parcels:
         """
         if self._closed:
             raise Unavailable("this client is closed", advice="connect again")
-        rule = await self._rule(session, replication, origin.path)
+        rule = await self._rule(session, replication, origin.path, len(data))
         small = _Small(origin, data, self._access.session.patience())
         self._lane(session, rule).add(small)
         return await small.answer
 
-    async def _rule(self, session: OpenedSession, replication: int, path: str) -> Rule:
+    async def _rule(self, session: OpenedSession, replication: int, path: str, length: int) -> Rule:
         """What placements for the folder of this file follow: policies may be changed.
 
         What the head answers names placements as well, which the lane takes.
@@ -99,7 +99,7 @@ class Parcels:
             if (rule := folder.rule(clock.seconds())) is not None:
                 return rule
             allocator = Allocator(self._access, session, replication, path)
-            placements, rule = await allocator.find(PLACEMENTS_AHEAD, MOST_BYTES)
+            placements, rule = await allocator.find(PLACEMENTS_AHEAD, length)
             folder.answered(rule, clock.seconds())
             self._lane(session, rule).place(placements)
             return rule
@@ -234,7 +234,7 @@ class _Lane:
 
     async def _try(self, parcel: list[_Small]) -> None:
         """One try, each chunk under a new id (S15)."""
-        targets = await self._targets()
+        targets = await self._targets(sum(len(small.data) for small in parcel))
         session = self._allocator.session
         chunks = [
             Chunk(id=ChunkId(session.unique_id()), length=len(small.data), digest=small.digest)
@@ -308,10 +308,10 @@ class _Lane:
         else:
             small.fail(error)
 
-    async def _targets(self) -> Sequence[head_pb2.Target]:
+    async def _targets(self, length: int) -> Sequence[head_pb2.Target]:
         now = self._clock.seconds()
         if not self._placements or now - self._placed_at > PLACEMENT_SECONDS:
-            placements, _ = await self._allocator.find(PLACEMENTS_AHEAD, MOST_BYTES)
+            placements, _ = await self._allocator.find(PLACEMENTS_AHEAD, length)
             self.place(placements)
         self._placements.rotate(-1)
         return self._placements[0]
