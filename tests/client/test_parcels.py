@@ -13,7 +13,7 @@ from filegrid.chunk import parcel
 from filegrid.chunk.service import ChunkServer
 from filegrid.client import parcels
 from filegrid.client.stat import Stat
-from filegrid.errors import IntegrityError, InvalidRequest, Unavailable, from_fault
+from filegrid.errors import IntegrityError, InvalidRequest, NoSpace, Unavailable, from_fault
 from filegrid.model import Address, Chunk, ChunkId, Digest, Role, digest_over
 from filegrid.net.link import expect
 from filegrid.protocol.wire import chunk_pb2 as wire
@@ -165,6 +165,19 @@ class Failing(GridCase):
         for number in range(10):
             self.put(f"/f{number}", content(1000, number))
             self.assertEqual(self.read(f"/f{number}"), content(1000, number))
+
+
+    def test_no_space_anywhere(self) -> None:
+        """Where no server has room, it says for how much, and of which file."""
+        for machine in self.grid.chunk_servers:
+            machine.disk.capacity_bytes = 1000
+        self.grid.advance(2)
+        hurried = self.new_client("client-2", timeout_seconds=1)
+        with self.assertRaises(NoSpace) as refused:
+            self.run_(hurried.write_bytes("/f", content(300)))
+        self.assertIn("300 bytes", str(refused.exception))
+        self.assertIn("/f", str(refused.exception))
+        self.run_(hurried.close())
 
 
 class OneServer(GridCase):
