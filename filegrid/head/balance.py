@@ -84,6 +84,8 @@ class Balance:
         self._band = band_percent / 100
         self._moving: dict[ChunkId, _Move] = {}
         self._cursors: dict[str, bytes] = {}
+        self._fruitless: set[str] = set()  # givers of which nothing can move since something did
+        self._again: set[str] = set()  # givers that were begun before something moved last
         self._ordered = False
         self._active = False
         self._uneven_since: float | None = None
@@ -125,6 +127,7 @@ class Balance:
         balancing = self._balancing()
         if balancing.even:
             self._uneven_since, self._active, self._ordered = None, False, False
+            self._fruitless.clear()
             return
         if self._redundancy.deficits or self._redundancy.moves:
             self._uneven_since = None  # what is more urgent has the servers
@@ -168,22 +171,27 @@ class Balance:
 
     def _move_some(self, balancing: Balancing, now: float) -> None:
         racks = self._roster.racks()
-        copies: list[Copy] = []
-        whole = 0  # givers of which all has been looked at in vain
         givers = balancing.givers()
-        for giver in givers[:SCANS_PER_TURN]:
+        left = [giver for giver in givers if giver not in self._fruitless]
+        for giver in left[:SCANS_PER_TURN]:
+            if not self._may_move():
+                return
             after = self._cursors.get(giver, b"")
             ids, following = self._locations.of_server(giver, after)
-            more = self._choose(balancing, giver, ids, racks)
-            copies += more
+            copies = self._choose(balancing, giver, ids, racks)
             self._cursors[giver] = following or b""
-            whole += not more and not after and following is None
-            if not self._may_move():
-                break
-        if copies:
-            self._repair.begin(copies)
-        elif whole == len(givers) and not self._moving:
+            if copies:
+                self._repair.begin(copies)
+                # What did not fit before may fit now: each is looked through from its beginning.
+                self._fruitless.clear()
+                self._again.update(givers)
+            elif following is None and giver not in self._again:
+                self._fruitless.add(giver)
+            if following is None:
+                self._again.discard(giver)
+        if not left and not self._moving:
             # As even as whole chunks and racks allow.
+            self._fruitless.clear()
             self._rest_until = now + AGAIN_SECONDS
             self._active, self._ordered = False, False
 

@@ -166,7 +166,6 @@ class Failing(GridCase):
             self.put(f"/f{number}", content(1000, number))
             self.assertEqual(self.read(f"/f{number}"), content(1000, number))
 
-
     def test_no_space_anywhere(self) -> None:
         """Where no server has room, it says for how much, and of which file."""
         for machine in self.grid.chunk_servers:

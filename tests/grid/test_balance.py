@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from filegrid.config import Balance
+from filegrid.head import replica_table
 from filegrid.head.service import Head
 from filegrid.model import Role
 from filegrid.simulation.grid import Machine
@@ -133,6 +134,24 @@ class Uneven(SurplusCase):
         self.assertGreater(len(self.stored_chunks(new)), 10)
         self.run_(operator.close())
         self.until(120)
+
+    def test_nothing_can_move(self) -> None:
+        """Where racks and replicas allow no move, it ends all the same, and says so."""
+        self.patch(replica_table, "ROWS_A_LOOK", 10)
+        self.patch(replica_table, "MOST_ROWS", 8)
+        for machine in self.grid.chunk_servers[1:]:
+            machine.disk.capacity_bytes = (256 + 300) * MIB
+        for number in range(40):
+            self.run_(self.client.remove(f"/f{number}", now=True))
+        self.grid.machine("chunk-4").kill()
+        self.grid.advance(15)
+        self.fill(40)
+        operator = self.new_client("operator", role=Role.OPERATOR)
+        self.run_(operator.balance())
+        self.run_(operator.close())
+        self.assertEqual([one.kind for one in self.status().work], ["balance"])
+        self.grid.advance(20)
+        self.assertEqual([one.kind for one in self.status().work], [])
 
     def test_back_a_moment_ago(self) -> None:
         """Chunks may be moved from servers at which repair has not looked since they came."""
