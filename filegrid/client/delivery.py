@@ -26,7 +26,7 @@ class Delivery:
     """Over once every server has answered, or enough of them and the others are late.
 
     :param sent: the answer of each server.
-    :param enough: servers that stored everything, so that none of the others is waited for long.
+    :param enough: servers that stored everything, by which the others are measured.
     :ivar outcomes: of those that have answered.
     :ivar left: those that have not.
     :ivar over: fails with what is no :class:`GridError`; cancelling it cancels what is left.

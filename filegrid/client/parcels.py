@@ -251,7 +251,10 @@ class _Lane:
             target.server: Deferred.fromCoroutine(self._send(target, request, body))
             for target in targets
         }
-        delivery = Delivery(self._clock, sent, self._allocator.least_replicas)
+        # All but one, or as many as must have it: those that are late then are late by themselves.
+        # Where they are needed, others are tried.
+        enough = max(1, min(self._allocator.least_replicas, len(sent) - 1))
+        delivery = Delivery(self._clock, sent, enough)
         await delivery.over
         for server, answer in delivery.left.items():
             self._tasks.begin(self._wait_for(server, answer))

@@ -92,12 +92,19 @@ class Stalls(GridCase):
 
     def test_stalled_server(self) -> None:
         """Small files wait for a server that says nothing for a second, once; then all heals."""
-        self.put("/first", b"1")
+        self.stall(3)
+
+    def test_every_replica_needed(self) -> None:
+        """Where no server can be done without, another one is tried after that second."""
+        self.stall(2)
+
+    def stall(self, replication: int) -> None:
+        self.put("/first", b"1", replication=replication)
         self.grid.network.isolate("chunk-2")
         waited = []
         for number in range(30):
             begun = self.grid.clock.seconds()
-            self.put(f"/f{number}", content(1000, number))
+            self.put(f"/f{number}", content(1000, number), replication=replication)
             waited.append(self.grid.clock.seconds() - begun)
         self.assertLess(max(waited), 1.5 * LEAST_LATE_SECONDS)
         self.assertLess(sum(waited), 3 * LEAST_LATE_SECONDS)
@@ -105,4 +112,4 @@ class Stalls(GridCase):
         self.until_healthy()
         for number in range(30):
             self.assertEqual(self.read(f"/f{number}"), content(1000, number))
-            self.assertEqual(len(self.holders(f"/f{number}")), 3)
+            self.assertEqual(len(self.holders(f"/f{number}")), replication)
