@@ -18,12 +18,15 @@ LEAST_LATE_SECONDS = 1.0
 LATE_FACTOR = 4.0
 """Times as long as the others took: when the network or all disks are slow, nobody is late."""
 
-Outcome: TypeAlias = "Mapping[ChunkId, GridError] | GridError"
+Outcome: TypeAlias = Mapping[ChunkId, GridError] | GridError
 """What a server could not store of a parcel; or why it stored nothing, as far as is known."""
 
 
 class Delivery:
     """Over once every server has answered, or enough of them and the others are late.
+
+    A server that is late counts as one that failed (S16): how many must have a chunk is for whoever
+    sent it to judge, by what has been stored without it.
 
     :param sent: the answer of each server.
     :param enough: servers that stored everything, by which the others are measured.
