@@ -77,10 +77,16 @@ class Hedges:
         return won
 
     def _late(self, race: _Race, another: Callable[[], Source | None]) -> None:
-        """The first one has not answered; ask another one, if it is time."""
+        """The first one has not answered; ask another one, if it is time.
+
+        As long as bytes come it is not late: on a slow link they would come no sooner from others.
+        """
+        if race.first.received_bytes > race.received_bytes:
+            race.received_bytes = race.first.received_bytes
+            race.silent_since = self._clock.seconds()
         usual = self._latencies.elsewhere(race.first.server)
         seconds = UNKNOWN_LATE_SECONDS if usual is None else LATE_FACTOR * usual
-        left_seconds = race.begun_at + seconds - self._clock.seconds()
+        left_seconds = race.silent_since + max(LEAST_LATE_SECONDS, seconds) - self._clock.seconds()
         if left_seconds > 0:
             race.timer = self._clock.callLater(left_seconds, self._late, race, another)
         elif self._saved >= 1.0 and (second := another()) is not None:
@@ -108,9 +114,10 @@ class _Race:
 
     timer: IDelayedCall
 
-    def __init__(self, begun_at: float, first: Source, answer: Deferred[_Blocks]) -> None:
-        self.begun_at = begun_at
+    def __init__(self, now: float, first: Source, answer: Deferred[_Blocks]) -> None:
         self.first = first
+        self.received_bytes = first.received_bytes
+        self.silent_since = now
         self.left: dict[Source, Deferred[_Blocks]] = {}
         self.done: Deferred[tuple[Source, _Blocks]] = Deferred(self._cancelled)
         self.enter(first, answer)

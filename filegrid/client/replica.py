@@ -83,6 +83,11 @@ class ReplicaRead:
         self._settle()
         return batch
 
+    @property
+    def received_bytes(self) -> int:
+        """What has come so far, taken or not."""
+        return self._sink.received_bytes if self._sink is not None else 0
+
     def drop(self) -> None:
         """End it where it is; nothing where all has come."""
         if self._offset < self._end:
@@ -124,6 +129,7 @@ class _BlockSink:
         self._digests = bytearray()
         self._digest_bytes = digest_bytes
         self._pieces: list[memoryview] = []
+        self.received_bytes = 0
         self._waiting_bytes = 0
         self._coming_bytes = content_bytes
         self._error: GridError | None = None
@@ -133,6 +139,7 @@ class _BlockSink:
 
     def data_received(self, data: DataReceived) -> None:
         size = len(data.piece)
+        self.received_bytes += size
         if data.section == Data.SECTION_BLOCK_DIGESTS and size <= self._missing_digest_bytes:
             self._digests += data.piece
         elif data.section == Data.SECTION_CONTENT and size <= self._coming_bytes:

@@ -32,6 +32,11 @@ class Source:
         self._end = end
         self._read: ReplicaRead | LoanRead | SmallRead | None = None
 
+    @property
+    def received_bytes(self) -> int:
+        """What has come so far, where bytes are seen one by one."""
+        return self._read.received_bytes if isinstance(self._read, ReplicaRead) else 0
+
     async def next(self) -> list[memoryview]:
         """The next blocks. Where there are none to be had here, the head is told why.
 

@@ -31,6 +31,7 @@ class StandIn:
     def __init__(self, server: str) -> None:
         self.server = server
         self.failure: GridError | None = None
+        self.received_bytes = 0
         self.asked = 0
         self.dropped = False
         self.answer: Deferred[list[memoryview]] = Deferred()
@@ -154,6 +155,17 @@ class Hedging(SynchronousTestCase):
         self.late(UNKNOWN_LATE_SECONDS * 0.1)
         self.assertEqual(self.second.asked, 1)
 
+    def test_slow_link(self) -> None:
+        """While bytes come, however slowly, nobody else is asked; once none come, somebody is."""
+        self.ask()
+        for _ in range(20):
+            self.late(LEAST_LATE_SECONDS * 0.8)
+            self.first.received_bytes += 1000
+        self.assertEqual(self.second.asked, 0)
+        self.late(2 * LEAST_LATE_SECONDS)
+        self.late(LEAST_LATE_SECONDS)
+        self.assertEqual(self.second.asked, 1)
+
     def test_few(self) -> None:
         """Where every request is late, one in ten gets a second one, after the first few."""
         asked = 0
@@ -185,9 +197,18 @@ class Hedging(SynchronousTestCase):
 
 
 class Stalls(GridCase):
-    """A whole grid with a server that says nothing any more."""
+    """A whole grid with a server that says nothing any more, or with links that are slow."""
 
     chunk_servers = 5
+
+    def test_slow_links(self) -> None:
+        """Over links that take seconds for a MiB no byte is asked for twice."""
+        data = content(6 * CHUNK)
+        self.put("/f", data)
+        for machine in self.grid.chunk_servers:
+            self.grid.network.weather(machine.name, "client-1").bytes_per_second = 100_000
+        self.assertGreater(self.seconds_of("/f", data), 3)
+        self.assertEqual(self.client.access.hedges._saved, MOST_SAVED)
 
     def seconds_of(self, path: str, data: bytes) -> float:
         begun = self.grid.clock.seconds()
