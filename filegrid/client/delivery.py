@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from filegrid.client.answers import Answers
 from filegrid.errors import GridError, Unavailable
 from filegrid.model import ChunkId
 
@@ -22,7 +23,7 @@ Outcome: TypeAlias = Mapping[ChunkId, GridError] | GridError
 """What a server could not store of a parcel; or why it stored nothing, as far as is known."""
 
 
-class Delivery:
+class Delivery(Answers[str, Mapping[ChunkId, GridError], None]):
     """Over once every server has answered, or enough of them and the others are late.
 
     A server that is late counts as one that failed (S16): how many must have a chunk is for whoever
@@ -30,9 +31,7 @@ class Delivery:
 
     :param sent: the answer of each server.
     :param enough: servers that stored everything, by which the others are measured.
-    :ivar outcomes: of those that have answered.
-    :ivar left: those that have not.
-    :ivar over: fails with what is no :class:`GridError`; cancelling it cancels what is left.
+    :ivar outcomes: of those that have answered, and of those that are late.
     """
 
     def __init__(
@@ -41,57 +40,32 @@ class Delivery:
         sent: Mapping[str, Deferred[Mapping[ChunkId, GridError]]],
         enough: int,
     ) -> None:
+        super().__init__()
         self._clock = clock
         self._enough = enough
         self._begun_at = clock.seconds()
-        self._timer: IDelayedCall | None = None
         self._whole = 0  # how many stored everything
         self.outcomes: dict[str, Outcome] = {}
-        self.left = dict(sent)
-        self.over: Deferred[None] = Deferred(lambda _: self._give_up())
+        self.left.update(sent)  # all of them, before the first is judged
         for server, answer in sent.items():
-            answer.addBoth(self._answered, server)
+            self.wait_for(server, answer)
 
-    def _answered(
-        self, outcome: Mapping[ChunkId, GridError] | Failure, server: str
-    ) -> Mapping[ChunkId, GridError] | Failure:
-        if self.over.called:
-            return outcome  # somebody waits for it
-        del self.left[server]
-        if not isinstance(outcome, Failure):
-            self.outcomes[server] = outcome
-            self._whole += not outcome
-        elif isinstance(outcome.value, GridError):
-            self.outcomes[server] = outcome.value
+    def judge(self, asked: str, outcome: Mapping[ChunkId, GridError] | Failure) -> None:
+        if isinstance(outcome, Failure):
+            assert isinstance(outcome.value, GridError)
+            self.outcomes[asked] = outcome.value
         else:
-            self._give_up()
-            self.over.errback(outcome)
-            return {}
+            self.outcomes[asked] = outcome
+            self._whole += not outcome
         if not self.left:
-            self._end()
-        elif self._timer is None and self._whole >= self._enough:
+            self.end(None)
+        elif self.timer is None and self._whole >= self._enough:
             took_seconds = self._clock.seconds() - self._begun_at
             seconds = max(LEAST_LATE_SECONDS, LATE_FACTOR * took_seconds)
-            self._timer = self._clock.callLater(seconds, self._late)
-        return {}
+            self.timer = self._clock.callLater(seconds, self._late)
 
     def _late(self) -> None:
         seconds = self._clock.seconds() - self._begun_at
         for server in self.left:
             self.outcomes[server] = Unavailable(f"no answer in {seconds:.1f} s, unlike others")
-        self._end()
-
-    def _end(self) -> None:
-        self._stop_timer()
-        self.over.callback(None)
-
-    def _give_up(self) -> None:
-        self._stop_timer()
-        left, self.left = self.left, {}
-        for answer in left.values():
-            answer.addErrback(lambda _: None)
-            answer.cancel()
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        self.end(None)

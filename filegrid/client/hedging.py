@@ -14,9 +14,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from filegrid.client.answers import Answers
 from filegrid.client.latencies import Latencies
 from filegrid.errors import GridError
 from filegrid.net.tasks import Tasks
@@ -70,7 +71,7 @@ class Hedges:
         self._saved = min(MOST_SAVED, self._saved + SHARE)
         race = _Race(self._clock.seconds(), first, answer)
         race.timer = self._clock.callLater(LEAST_LATE_SECONDS, self._late, race, another)
-        won = await race.done
+        won = await race.over
         for source, owed in race.left.items():
             self._owing[source.server] += 1
             self._tasks.begin(self._wait_for(source, owed))
@@ -91,7 +92,7 @@ class Hedges:
             race.timer = self._clock.callLater(left_seconds, self._late, race, another)
         elif self._saved >= 1.0 and (second := another()) is not None:
             self._saved -= 1.0
-            race.enter(second, Deferred.fromCoroutine(second.next()))
+            race.wait_for(second, Deferred.fromCoroutine(second.next()))
 
     async def close(self) -> None:
         """Wait for nobody any more."""
@@ -104,49 +105,26 @@ class Hedges:
         self._owing[source.server] -= 1
 
 
-class _Race:
-    """Sources that were asked for the same blocks.
-
-    :ivar done: who has them first, and the blocks; or what the last one failed with.
-    :ivar left: those that have not answered.
-    :ivar timer: until the first one is late.
+class _Race(Answers["Source", _Blocks, "tuple[Source, _Blocks]"]):
+    """Sources that were asked for the same blocks: over with the first that has them, or where the
+    last one has failed.
     """
 
-    timer: IDelayedCall
-
     def __init__(self, now: float, first: Source, answer: Deferred[_Blocks]) -> None:
+        super().__init__()
         self.first = first
         self.received_bytes = first.received_bytes
         self.silent_since = now
-        self.left: dict[Source, Deferred[_Blocks]] = {}
-        self.done: Deferred[tuple[Source, _Blocks]] = Deferred(self._cancelled)
-        self.enter(first, answer)
+        self.wait_for(first, answer)
 
-    def enter(self, source: Source, answer: Deferred[_Blocks]) -> None:
-        self.left[source] = answer
-        answer.addBoth(self._answered, source)
-
-    def _answered(self, outcome: _Blocks | Failure, source: Source) -> _Blocks | Failure:
-        if self.done.called:
-            return outcome  # somebody waits for it
-        del self.left[source]
+    def judge(self, asked: Source, outcome: _Blocks | Failure) -> None:
         if not isinstance(outcome, Failure):
-            self._stop_timer()
-            self.done.callback((source, outcome))
-        elif not self.left or not outcome.check(GridError):
-            self._stop_timer()
-            self.done.errback(outcome)
-        return []
+            self.end((asked, outcome))
+        elif not self.left:
+            self.fail(outcome)
 
-    def _cancelled(self, _: object) -> None:
-        """Ask no more."""
-        self._stop_timer()
-        left, self.left = self.left, {}
-        for source, answer in left.items():
-            answer.addErrback(lambda _: None)
-            answer.cancel()
+    def give_up(self) -> None:
+        sources = list(self.left)
+        super().give_up()
+        for source in sources:
             source.drop()
-
-    def _stop_timer(self) -> None:
-        if self.timer.active():
-            self.timer.cancel()

@@ -187,6 +187,15 @@ class Hedging(SynchronousTestCase):
         self.assertTrue(self.first.dropped and self.second.dropped)
         self.assertEqual((self.clock.getDelayedCalls(), self.hedges.owing()), ([], set()))
 
+    def test_bug(self) -> None:
+        """What is no error of the grid is told at once, and nobody is waited for behind it."""
+        asking = self.ask()
+        self.late()
+        self.first.answer.errback(Failure(KeyError("a bug")))
+        self.failureResultOf(asking, KeyError)
+        self.assertTrue(self.second.answer.called and self.second.dropped)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_closed(self) -> None:
         """A client that is closed waits for nobody."""
         self.ask()
