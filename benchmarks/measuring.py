@@ -190,6 +190,11 @@ def latencies_ms(seconds: Sequence[float]) -> Figures:
     return {f"{name}_ms": 1000 * value for name, value in percentiles(seconds).items()}
 
 
+def spreads(runs: Sequence[Figures]) -> dict[str, Figures]:
+    """Of each figure over all runs, which have the same ones."""
+    return {figure: spread([one[figure] for one in runs]) for figure in runs[0]}
+
+
 def is_whole(counts: Mapping[str, Any]) -> bool:
     """Whether every chunk has its replicas, by the counts of a status."""
     return counts["healthy"] == counts["total"] and not counts["repairing"]

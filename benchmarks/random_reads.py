@@ -27,12 +27,22 @@ from blake3 import blake3
 
 import filegrid
 from benchmarks.floor import Paper
-from benchmarks.measuring import MIB, Use, Watch, latencies_ms, local_grid, pids_of, report, told
+from benchmarks.measuring import (
+    MIB,
+    Use,
+    Watch,
+    latencies_ms,
+    local_grid,
+    pids_of,
+    report,
+    spreads,
+    told,
+)
 from filegrid.cli.local_grid import LocalGrid
 from filegrid.client.content import Content
 from filegrid.client.grid import GridClient
 from filegrid.config import load_client
-from filegrid.measure import Figures, spread
+from filegrid.measure import Figures
 from filegrid.model import BLOCK_BYTES
 from filegrid.net.credentials import Credentials
 
@@ -75,10 +85,7 @@ def main() -> None:
                     latencies = [_ask(peer) for _ in offsets]
                 note("floor", latencies[WARM_READS:], watch.use)
                 told(f"run {turn + 1} of {options.runs}")
-    figures = {
-        name: {figure: spread([one[figure] for one in runs]) for figure in runs[0]}
-        for name, runs in found.items()
-    }
+    figures = {name: spreads(runs) for name, runs in found.items()}
     report({"mib": options.mib, "reads": options.reads, "random_64_kib": figures}, options.json)
 
 

@@ -15,13 +15,14 @@ import os
 import random
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.measuring import MIB, latencies_ms, pids_of, report, told
+from benchmarks.measuring import MIB, latencies_ms, pids_of, report, spreads, told
 from benchmarks.random_reads import PATH, large_file
 from filegrid.client.grid import GridClient
-from filegrid.measure import Figures, spread
+from filegrid.measure import Figures
 from filegrid.model import BLOCK_BYTES
 
 SETTLE_SECONDS = 30.0
@@ -59,10 +60,7 @@ def main() -> None:
                 found[name].append(figures)
             told(f"stall {turn + 1} of {options.stalls}")
             time.sleep(SETTLE_SECONDS)
-    figures = {
-        name: {figure: spread([one[figure] for one in runs]) for figure in runs[0]}
-        for name, runs in found.items()
-    }
+    figures = {name: spreads(runs) for name, runs in found.items()}
     report({"mib": options.mib, "seconds": options.seconds, "stalls": figures}, options.json)
 
 
@@ -74,22 +72,30 @@ async def _holders(client: GridClient) -> list[str]:
 
 async def _read_for(client: GridClient, seconds: float, *, last: int) -> list[float]:
     content = await client.open_read(PATH)
-    latencies: list[float] = []
-    end = time.perf_counter() + seconds
-    while (begun := time.perf_counter()) < end:
+
+    async def read(_: int) -> None:
         data = await content.pread(random.randint(0, last), BLOCK_BYTES)
-        latencies.append(time.perf_counter() - begun)
         assert len(data) == BLOCK_BYTES, len(data)
-    return latencies
+
+    return await _repeat(read, seconds)
 
 
 async def _write_for(client: GridClient, seconds: float) -> list[float]:
     data, folder = os.urandom(4096), f"/{os.urandom(4).hex()}"
     await client.mkdir(folder)
+
+    async def write(number: int) -> None:
+        await client.write_bytes(f"{folder}/{number}", data)
+
+    return await _repeat(write, seconds)
+
+
+async def _repeat(call: Callable[[int], Awaitable[None]], seconds: float) -> list[float]:
+    """How long each call took, one after the other."""
     latencies: list[float] = []
     end = time.perf_counter() + seconds
     while (begun := time.perf_counter()) < end:
-        await client.write_bytes(f"{folder}/{len(latencies)}", data)
+        await call(len(latencies))
         latencies.append(time.perf_counter() - begun)
     return latencies
 
