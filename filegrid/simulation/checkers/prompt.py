@@ -36,6 +36,7 @@ class Prompt(Checker):
         try:
             await client.write_bytes("/prompt", data)
         except NoSpace:  # nothing to judge in a grid that is full
+            await client.close()
             return
         for _ in range(TRIES):  # it has seen most servers then
             await client.read_bytes("/prompt")
