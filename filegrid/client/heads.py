@@ -91,10 +91,11 @@ class Heads:
 
     def learn(self, address: Address, error: GridError) -> None:
         """Asking the head at `address` came to this: ask another one next."""
+        best = self.best()  # those before it are down, and dialled again by themselves
         if isinstance(error, NotLeader) and error.leader:
             self._prefer(Address.parse(error.leader))
-        elif self._diallers[0].address == address:
-            self._diallers.append(self._diallers.pop(0))
+        elif best is not None and best[0] == address:  # or somebody else came to it first
+            self._diallers.sort(key=lambda one: one.address == address)  # it comes last
 
     def add(self, addresses: Iterable[str]) -> None:
         """Heads that were added to the grid since this client was configured."""

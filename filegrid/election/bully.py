@@ -284,10 +284,11 @@ class Bully(Voter):
     # Under another leader
 
     def _suspect(self, event: Suspect) -> None:
-        """Grant that leader nothing more in that epoch; a stale verdict is nothing (S6)."""
+        """Grant that leader nothing for a while; a stale verdict is nothing (S6)."""
         if event.epoch < self.epoch:
             return
         self._suspected = (event.leader, event.epoch)
+        self._suspects_until = self._now + self._timing.rest_seconds
         if self.state is LEADING and self._suspected == (self.me, self.epoch):
             self._release("a majority of the health nodes finds it unfit")
             self._rest(self._timing.rest_seconds)

@@ -83,7 +83,8 @@ class Timing:
 
     @property
     def rest_seconds(self) -> float:
-        """How long a leader that was found useless stays out, so that another gets in."""
+        """How long a leader that was found useless stays out, so that another gets in; and how
+        long it gets no grants, so that it loses its lease where a majority finds it so."""
         return 2 * self.lease_seconds
 
 

@@ -74,6 +74,7 @@ class Voter:
         self._rests_until = -math.inf
         self._reign = Reign(0, me, 0)  # the last that is known here
         self._suspected: tuple[Member, int] | None = None
+        self._suspects_until = -math.inf
         self._now = now
         self._sender = me
         self._input: type[Input] = Tick
@@ -166,7 +167,7 @@ class Voter:
         if epoch < self.epoch:
             self._send(leader, Stale(self.epoch))
             return
-        if self._ballots.storing or self._suspected == (leader, epoch):
+        if self._ballots.storing or self._suspects(leader, epoch):
             return
         if self.state is LEADING:
             self._step_down("another was elected")
@@ -178,6 +179,11 @@ class Voter:
             self._out.append(self._ballots.store(Ballot(epoch), effects))
         else:
             self._out += effects
+
+    def _suspects(self, leader: Member, epoch: int) -> bool:
+        """For so long that without us it loses its lease. Where it has not, others found it fit,
+        and who goes on refusing lacks what is appended."""
+        return self._suspected == (leader, epoch) and self._now < self._suspects_until
 
     def _note(self, message: Coordinator | Renewal) -> list[Effect]:
         """Remember who leads; the effect of that, if it is news."""

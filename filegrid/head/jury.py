@@ -60,7 +60,7 @@ class Jury:
         self._opinions = Opinions(self._peers)
         self._jurors: dict[str, _Juror] = {}
         self._verdicts = Chronicle(most=MOST_VERDICTS)
-        self._heeded: tuple[Member, int] | None = None
+        self._heeded: tuple[Member, int, int] | None = None
 
     # What the health nodes say and ask.
 
@@ -89,14 +89,15 @@ class Jury:
             self._opinions.hold(link.peer.name, None, self._runtime.clock.seconds())
 
     def _weigh(self, verdict: wire.Event, now: float) -> None:
-        """Act on a verdict about the leader and the epoch of now; once."""
+        """Act on a verdict about the leader and the epoch of now; once on each."""
         reign = Member(verdict.node, verdict.incarnation), verdict.epoch
-        if reign == self._heeded or reign != (self._council.leader, self._council.leader_epoch):
+        heeded = (*reign, verdict.at_ms)
+        if heeded == self._heeded or reign != (self._council.leader, self._council.leader_epoch):
             return
         against = self._opinions.against(*reign, now)
         if not self._opinions.is_majority(against):
             return
-        self._heeded = reign
+        self._heeded = heeded
         _log.warn(
             "{leader} is unfit to lead epoch {epoch}, say the health nodes: {evidence}",
             leader=reign[0],

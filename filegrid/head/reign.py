@@ -451,11 +451,17 @@ class Reign:
         if self._log.last_index - self._shipping.matched(target) > CAUGHT_UP_ENTRIES:
             raise Unavailable("it is far behind", target.name, advice="it catches up by itself")
         self._ledger.pause()
+        try:
+            await self._ship_the_end(target)
+            self._need_lead()  # or it would be another reign of this head that ends
+        except (GridError, CancelledError):  # whoever asked may be gone; the reign goes on
+            self._ledger.resume()
+            raise
+        self._council.hand_over(target)
+
+    async def _ship_the_end(self, target: Member) -> None:
         deadline_at = self._runtime.clock.seconds() + HAND_OVER_SECONDS
         while self._shipping.matched(target) < self._log.last_index:
             if self._runtime.clock.seconds() > deadline_at:
-                self._ledger.resume()
                 raise Unavailable("it does not get the end of the log", target.name)
             await self._runtime.sleep(LOOK_SECONDS)
-        self._need_lead()  # or it would be another reign of this head that ends
-        self._council.hand_over(target)

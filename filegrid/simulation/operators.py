@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 NAME = "operator"
 
 MOST_ADDED = 2
-"""Chunk servers, and heads, in one run: clients and nodes know the first heads, and must find at
-least one of them."""
+"""Chunk servers, and heads, in one run."""
 
 DRAIN_SECONDS = 30.0
 """That a server stays drained, at least."""
@@ -46,6 +45,7 @@ class Operators:
         self._campaign = campaign
         self._grid: SimulatedGrid = campaign.grid
         self._draining: set[str] = set()
+        self._joining: set[str] = set()
         self._leaving = 0
         runtime, identity = self._grid.client_runtime(NAME, Role.OPERATOR)
         self.client = GridClient(
@@ -91,13 +91,25 @@ class Operators:
             return False
         machine = self._grid.add_head()
         machine.start().addErrback(self._campaign.failed)
-        address = str(machine.settings.address)
-        return self._ask(f"add {machine.name}", self.client.add_head(machine.name, address))
+        return self._ask(f"add {machine.name}", self._join(machine))
+
+    async def _join(self, machine: Machine) -> None:
+        self._joining.add(machine.name)
+        try:
+            await self.client.add_head(machine.name, str(machine.settings.address))
+        finally:
+            self._joining.discard(machine.name)
 
     def _remove_head(self, strike: Strike) -> bool:
-        """Where one was added before: there are as many as in the beginning, or one more."""
+        """Where one was added before: there are as many as in the beginning, or one more. One of
+        the first stays: clients and nodes are configured with those."""
         machine = pick(self._grid.heads, strike.whom)
         if machine is None or len(self._grid.heads) <= self._usual(Role.HEAD) or self._leaving:
+            return False
+        if machine.name in self._joining:
+            return False  # of two orders at once either may come last
+        left = {one.settings.address for one in self._grid.heads if one is not machine}
+        if left.isdisjoint(self._grid.head_addresses):
             return False
         return self._begin(f"remove {machine.name}", self._retire_head(machine))
 

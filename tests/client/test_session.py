@@ -198,6 +198,16 @@ class SeveralHeads(SessionCase):
         self.world.advance(0.5)
         self.assertEqual(self.successResultOf(answer), NODE)
 
+    def test_one_is_gone(self) -> None:
+        """When one head is gone and the next knows of no leader, the third is asked."""
+        self.world.advance(0.1)
+        self.all_heads[0].kill()
+        self.all_heads[1].script["stat"] = in_turn(NotLeader("nobody leads"))
+        self.all_heads[2].script["stat"] = in_turn(NODE)
+        answer = self.stat()
+        self.world.advance(0.5)
+        self.assertEqual(self.successResultOf(answer), NODE)
+
 
 class Changes(SessionCase):
     def test_hundreds_at_once(self) -> None:

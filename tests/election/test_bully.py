@@ -443,6 +443,14 @@ class FollowingTests(MemberTestCase):
         self.stand(13.0, epoch=6)
         self.hear(C, Coordinator(7, 1, 0), 13.5, Store(Ballot(7)))
 
+    def test_verdict_of_few(self) -> None:
+        """A leader that outlives a verdict is followed again: a majority goes on with it."""
+        self.follow(1.0)
+        self.expect(Suspect(C, 5), 2.0)
+        ends_at = 2.0 + TIMING.rest_seconds
+        self.hear(C, Renewal(5, 2, 0), ends_at - 0.1)
+        self.hear(C, Renewal(5, 3, 0), ends_at, Send(C, LeaseGrant(5, 3)))
+
     def test_handed_over_to(self) -> None:
         """The target of a handover stands at once and waits for no answers."""
         self.follow(20.0)

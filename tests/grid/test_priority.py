@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from twisted.internet.defer import CancelledError
+
 from filegrid.election.preference import CALM_SECONDS
 from filegrid.errors import Unavailable
 from filegrid.head.reign import HAND_OVER_SECONDS
@@ -89,3 +91,18 @@ class Preferred(HeadsCase):
         self.grid.wait(self.begin(reign.hand_over(self.node(target)._council.me)))
         self.until(lambda: self.grid.leader() is target)
         self.assertEqual(self.names(target), ["/a", "/b"])
+
+    def test_nobody_waits_for_it(self) -> None:
+        """Where whoever asked for a handover is gone before its end, changes go on."""
+        leader, target = self.leader(), self.standbys()[0]
+        reign = self.node(leader)._reign
+        assert reign is not None
+        target.hang_disk()
+        self.run_(self.client.mkdir("/a"))
+        handing = self.begin(reign.hand_over(self.node(target)._council.me))
+        making = self.begin(self.client.mkdir("/b"))
+        self.grid.advance(0.5 * HAND_OVER_SECONDS)
+        handing.addErrback(lambda failure: failure.trap(CancelledError))
+        handing.cancel()
+        self.grid.wait(making)
+        self.assertIs(self.grid.leader(), leader)

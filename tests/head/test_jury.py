@@ -83,6 +83,13 @@ class Verdicts(JuryCase):
         self.probe(3, "silent", verdict=verdict_on())
         self.assertEqual(len(self.suspected), 1)
 
+    def test_given_again(self) -> None:
+        """Where the leader outlived a verdict, a later one is heeded as well."""
+        self.probe(1, "silent")
+        self.probe(2, "silent", verdict=verdict_on())
+        self.probe(2, "silent", verdict=verdict_on(at_ms=2))
+        self.assertEqual(self.suspected, [Suspect(A, 5)] * 2)
+
     def test_verdict_came_first(self) -> None:
         """It is repeated, and heeded once the opinions have come."""
         self.probe(1, "silent", verdict=verdict_on())

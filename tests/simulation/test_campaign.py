@@ -127,6 +127,11 @@ class Found(SynchronousTestCase):
         """A chunk that nobody waited for once the disk answered was "being written" for good."""
         self.run_seed(95127)
 
+    def test_leader_that_outlived_a_verdict(self) -> None:
+        """A head that had refused a leader once did so as long as it led; and a client asked that
+        head alone, as the one before it in its list was gone."""
+        self.run_seed(97946)
+
 
 for _first in range(1, SEEDS + 1, SEEDS_PER_TEST):
     setattr(Seeds, f"test_{_first:04}", _seeds(_first))

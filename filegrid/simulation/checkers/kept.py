@@ -35,7 +35,10 @@ class Kept(Checker):
         if named is None:
             return
         there = where_stored(self.campaign.grid)
-        min_replicas = self.campaign.grid.grid_settings.min_replicas
+        settings = self.campaign.grid.grid_settings
+        # Where the grid keeps fewer, a chunk was published with those, and its folder may have said
+        # later that it wants more. (Its folder cannot have wanted fewer: see the steward.)
+        published = min(settings.min_replicas, settings.replication)
         for one in named:
             chunk_id, holders = one.chunk.id, there.get(one.chunk.id, set())
             if len(holders) >= one.replication:
@@ -43,7 +46,7 @@ class Kept(Checker):
                 self._wiped.pop(chunk_id, None)
                 continue
             # Fewer may be wanted now than once were there, or more.
-            wanted = min(self._whole.get(chunk_id, min_replicas), one.replication)
+            wanted = min(self._whole.get(chunk_id, published), one.replication)
             if len(holders) < wanted - self._wiped[chunk_id] - self._rotten[chunk_id]:
                 raise self.broken(
                     f"chunk {chunk_id.hex()} lies on {sorted(holders)}, and had {wanted} replicas"
