@@ -19,7 +19,7 @@ test: $(VENV)/.installed
 SEEDS ?= 1-1000
 
 simulate: $(VENV)/.installed
-	$(BIN)/filegrid simulate --seeds $(SEEDS)
+	$(BIN)/filegrid simulate --seeds $(SEEDS) --vary
 
 check: lint types
 

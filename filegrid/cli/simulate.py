@@ -81,8 +81,10 @@ def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> fr
 @click.option("--health", type=click.IntRange(0, 9), default=3, show_default=True)
 @click.option("--chunk-servers", type=click.IntRange(3, 100), default=5, show_default=True)
 @click.option("--racks", type=click.IntRange(1, 100), default=3, show_default=True)
-@click.option("--replication", type=click.IntRange(2, 9), default=3, show_default=True)
+@click.option("--replication", type=click.IntRange(1, 9), default=3, show_default=True)
 @click.option("--clients", type=click.IntRange(1, 64), default=4, show_default=True)
+@click.option("--vary", "varied", is_flag=True,
+              help="All these numbers as each seed draws them.")  # fmt: skip
 @click.option("--faults", callback=fault_names, metavar="NAME,NAME",
               help="Only strikes of these kinds.")  # fmt: skip
 @click.option("--only", "strikes", callback=numbers, metavar="N,N",
@@ -99,6 +101,7 @@ def simulate(
     seeds: range,
     minutes: float,
     hours: float | None,
+    varied: bool,
     faults: tuple[str, ...] | None,
     strikes: frozenset[int] | None,
     jobs: int,
@@ -115,11 +118,15 @@ def simulate(
     """
     from filegrid.simulation.scenario import FAULTS, Scenario
 
+    given = [f"--{name.replace('_', '-')}" for name in sizes if _is_given(ctx, name)]
+    if varied and given:
+        raise click.UsageError(f"--vary draws what {given[0]} says: give one of them")
     minutes = 60 * hours if hours is not None else minutes
     scenario = Scenario(
         seconds=minutes * SECONDS_PER_MINUTE,
         faults=FAULTS if faults is None else faults,
         strikes=strikes,
+        varied=varied,
         **sizes,
     )
     results: list[Result] = []
@@ -127,7 +134,7 @@ def simulate(
         for result in finished:
             results.append(result)
             if not as_json:
-                click.echo(result_line(result))
+                click.echo(result_line(scenario, result))
             if not result.ok:
                 break
     broken = next((one for one in results if not one.ok), None)
@@ -193,10 +200,14 @@ def shrunk(scenario: Scenario, broken: Result) -> list[int]:
     return few
 
 
-def result_line(result: Result) -> str:
-    strikes = sum(result.strikes.values())
+def result_line(scenario: Scenario, result: Result) -> str:
+    strikes, of = sum(result.strikes.values()), ""
+    if scenario.varied:
+        one = scenario.of(result.seed)
+        sizes = one.heads, one.health, one.chunk_servers, one.racks, one.replication, one.clients
+        of = " of {}+{} heads, {} servers, {} racks, {} replicas, {} clients".format(*sizes)
     return (
-        f"seed {result.seed}: {'ok' if result.ok else 'BROKEN'}, {result.operations} operations"
+        f"seed {result.seed}{of}: {'ok' if result.ok else 'BROKEN'}, {result.operations} operations"
         f" ({result.refused} refused, {result.unknown} unknown), {strikes} strikes,"
         f" longest wait {result.longest_pause_seconds:.1f} s"
     )
@@ -205,18 +216,21 @@ def result_line(result: Result) -> str:
 def repeat_line(ctx: click.Context, seed: int, strikes: Sequence[int] | None) -> str:
     """The command that runs this seed, with these strikes, again."""
     words = ["filegrid", "simulate", "--seed", str(seed)]
-    source = click.core.ParameterSource.COMMANDLINE
     for param in ctx.command.params:
         name = str(param.name)
-        if ctx.get_parameter_source(name) is not source or name in (
-            *("seeds", "strikes", "jobs", "shrinks", "as_json"),
-        ):
+        if name in ("seeds", "strikes", "jobs", "shrinks", "as_json") or not _is_given(ctx, name):
             continue
+        words.append(param.opts[0])
         value = ctx.params[name]
-        words += [param.opts[0], ",".join(value) if isinstance(value, tuple) else f"{value:g}"]
+        if value is not True:
+            words.append(",".join(value) if isinstance(value, tuple) else f"{value:g}")
     if strikes is not None:
         words += ["--only", ",".join(map(str, strikes))]
     return shlex.join(words)
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 COMMANDS = [simulate]

@@ -82,7 +82,7 @@ class Campaign:
     """
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
-        self.scenario = scenario
+        self.scenario = scenario = scenario.of(seed)
         self.seed = seed
         rng = self.rng("settings")
         self.grid = SimulatedGrid(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 FAULTS = (
@@ -30,6 +30,8 @@ class Scenario:
     :ivar seconds: simulated, of the storm; the calm comes on top.
     :ivar seconds_per_strike: on average; in some runs they come much closer together.
     :ivar strikes: their numbers, where not all of them are to fall.
+    :ivar varied: each seed draws the sizes of its grid, and how close its strikes come, by itself:
+        what one shape hides another shows.
     """
 
     seconds: float = 600.0
@@ -42,6 +44,25 @@ class Scenario:
     clients: int = 4
     faults: Sequence[str] = FAULTS
     strikes: frozenset[int] | None = None
+    varied: bool = False
+
+    def of(self, seed: int) -> Scenario:
+        """This one, with what the seed draws."""
+        if not self.varied:
+            return self
+        rng = random.Random(f"{seed} sizes")
+        chunk_servers = rng.choice((3, 4, 5, 6, 9))
+        return replace(
+            self,
+            seconds_per_strike=self.seconds_per_strike * rng.choice((0.5, 1, 2)),
+            heads=rng.choice((1, 3, 3, 5)),
+            health=rng.choice((0, 1, 3, 3, 5)),
+            chunk_servers=chunk_servers,
+            racks=rng.choice((1, 2, 3, 4)),
+            replication=min(rng.choice((1, 2, 2, 3, 3, 4)), chunk_servers),
+            clients=rng.choice((2, 4, 8)),
+            varied=False,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +85,7 @@ class Strike:
 
 def strike_numbers(scenario: Scenario, seed: int) -> list[int]:
     """Of all strikes of a run."""
-    return [one.number for one in draw_strikes(scenario, seed)]
+    return [one.number for one in draw_strikes(scenario.of(seed), seed)]
 
 
 def draw_strikes(scenario: Scenario, seed: int) -> list[Strike]:

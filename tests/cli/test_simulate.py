@@ -54,6 +54,16 @@ class Simulate(SynchronousTestCase):
         self.assertEqual(document["runs"][0]["seed"], 3)
         self.assertTrue(document["runs"][0]["promise"])
 
+    def test_varied(self) -> None:
+        """Each seed draws its own sizes, which are told, and repeated with --vary."""
+        self.patch(Inventory, "add", lambda inventory, *chunks: None)
+        arguments = ("--seed", "3", "--minutes", "0.05", "--vary", "--no-shrink")
+        done = self.simulate(*arguments, "--jobs", "1")
+        self.assertEqual(done.exit_code, 1, done.output)
+        self.assertRegex(done.output, r"seed 3 of \d\+\d heads, \d servers")
+        again = done.output.splitlines()[-1].removeprefix("repeat it with: ")
+        self.assertEqual(shlex.split(again), ["filegrid", "simulate", *arguments[:-1]])
+
     def test_shrinks_in_processes(self) -> None:
         """Tries that would make this process grow too large are made in others."""
         scenario = Scenario(seconds=3, seconds_per_strike=1.0, faults=("reset",))
@@ -70,6 +80,7 @@ class Simulate(SynchronousTestCase):
             (("--seeds", "x"), "neither a number nor a range"),
             (("--faults", "earthquake"), "kill-head"),
             (("--only", "1,b"), "no list of numbers"),
+            (("--vary", "--chunk-servers", "4"), "--vary draws what --chunk-servers says"),
         ):
             done = self.simulate(*arguments)
             self.assertEqual(done.exit_code, 2)
