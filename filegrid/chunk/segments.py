@@ -26,8 +26,7 @@ from filegrid.protocol.wire import chunk_pb2 as wire
 from filegrid.runtime import Bytes, Disk, File
 
 SEGMENT_BYTES = 64 * 1024 * 1024
-"""A segment is full at this length: what a start reads record by record, and what a compaction
-takes apart, stays short."""
+"""What a start reads record by record, and what a compaction takes apart, stays short."""
 
 MOST_GROUP_BYTES = 8 * 1024 * 1024
 """Of one sync; above this the first of a group waits noticeably for the last."""
@@ -56,14 +55,18 @@ class Segments:
 
     :param folder: theirs.
     :param random: for the keys.
+    :param segment_bytes: a segment is full at this length.
     """
 
     log = Logger()
 
-    def __init__(self, disk: Disk, folder: str, random: random.Random) -> None:
+    def __init__(
+        self, disk: Disk, folder: str, random: random.Random, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
         self._disk = disk
         self._folder = folder
         self._random = random
+        self._segment_bytes = segment_bytes
         self._writing = threading.Lock()  # held while a group is written: guards the next three
         self._active: Segment | None = None
         self._file: File | None = None
@@ -300,7 +303,7 @@ class Segments:
     def _room(self) -> tuple[Segment, File]:
         """The segment that takes the next group."""
         if self._active is not None and self._file is not None:
-            if self._active.end < SEGMENT_BYTES:
+            if self._active.end < self._segment_bytes:
                 return self._active, self._file
             self._end_active()
         with self._lock:
@@ -378,7 +381,7 @@ class Segments:
         with self._lock:
             candidates = [one for one in self._segments.values() if one is not self._active]
             least = min(candidates, key=lambda one: one.live_bytes, default=None)
-            if least is None or least.live_bytes >= LEAST_LIVE_FRACTION * SEGMENT_BYTES:
+            if least is None or least.live_bytes >= LEAST_LIVE_FRACTION * self._segment_bytes:
                 return None, []
             places = list(self._places.values())
         return least, [entry for where, entry in places if where is least]

@@ -16,6 +16,7 @@ from filegrid.chunk.inventory import Inventory
 from filegrid.chunk.load import Meter
 from filegrid.chunk.pace import Pace
 from filegrid.chunk.scrub import Scrub
+from filegrid.chunk.segments import SEGMENT_BYTES
 from filegrid.chunk.store import SMALL_BYTES, Store
 from filegrid.chunk.transfers import Transfers
 from filegrid.chunk.verified import open_verifications
@@ -294,11 +295,12 @@ def open_chunk_server(
     cpu_percent: Callable[[], float],
     certificate_expires_ms: Callable[[], int] = lambda: 0,
     small_bytes: int = SMALL_BYTES,
+    segment_bytes: int = SEGMENT_BYTES,
 ) -> ChunkServer:
     """Open a chunk server's data folder and read what is in it. Blocks.
 
     :param create: make the folder where it is missing: the server is new.
-    :param small_bytes: up to this length chunks share files.
+    :param small_bytes: up to this length chunks share files, of `segment_bytes` about.
     :raises GridError: one line: what is wrong with the folder, and what mends it.
     """
 
@@ -318,6 +320,7 @@ def open_chunk_server(
             grid_id=identity.grid_id,
             reserve_bytes=settings.node.reserve_bytes,
             small_bytes=small_bytes,
+            segment_bytes=segment_bytes,
             rng=runtime.random,
         )
         return Volume(runtime.disk, path, store, open, create=create)

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from filegrid.chunk.format import HEADER_BYTES, decode_header, digests_offset, file_bytes
 from filegrid.chunk.record import Content
 from filegrid.chunk.sealing import ChunkWriter
-from filegrid.chunk.segments import Segments
+from filegrid.chunk.segments import SEGMENT_BYTES, Segments
 from filegrid.chunk.small import SmallWriter, Writer, whole_content
 from filegrid.disk import grid_errors
 from filegrid.errors import GridError, IntegrityError, InvalidRequest, NoSpace, NoSuchChunk
@@ -116,7 +116,7 @@ class Store:
 
     :param folder: the node's data folder.
     :param reserve_bytes: how much of the file system stays free of chunks.
-    :ivar small_bytes: up to this length chunks share files.
+    :ivar small_bytes: up to this length chunks share files, of `segment_bytes` about.
     :param rng: for the keys of those files.
     """
 
@@ -130,6 +130,7 @@ class Store:
         grid_id: str,
         reserve_bytes: int = RESERVE_BYTES,
         small_bytes: int = SMALL_BYTES,
+        segment_bytes: int = SEGMENT_BYTES,
         rng: random.Random | None = None,
     ) -> None:
         self.damaged: list[ChunkId] = []
@@ -139,7 +140,9 @@ class Store:
         self._grid_id = grid_id
         self._reserve_bytes = reserve_bytes
         self.small_bytes = small_bytes
-        self._small = Segments(disk, f"{folder}/segments", rng or random.SystemRandom())
+        self._small = Segments(
+            disk, f"{folder}/segments", rng or random.SystemRandom(), segment_bytes
+        )
         self._lock = threading.Lock()  # guards all below
         self._writers: dict[ChunkId, Writer] = {}
         self._shelves: set[str] = set()  # the folders XX that exist

@@ -20,7 +20,6 @@ from filegrid.head.headlog import HeadLog
 from filegrid.head.journal import Journal
 from filegrid.head.namespace import Namespace
 from filegrid.head.schema import read_registers
-from filegrid.head.view import View
 from filegrid.net.link import Link
 from filegrid.protocol.wire import replication_pb2 as wire
 from filegrid.runtime import Disk, File, Runtime
@@ -174,7 +173,7 @@ class StateReceiver:
             file.close()
 
 
-def finish(disk: Disk, folder: DataFolder, journal: Journal, state: View) -> None:
+def finish(disk: Disk, folder: DataFolder, journal: Journal, state: Namespace) -> None:
     """Before a head starts: see that its log and its state fit together. Blocks.
 
     :raises IntegrityError: where the log has lost what the state says was in it (S3).
@@ -190,6 +189,7 @@ def finish(disk: Disk, folder: DataFolder, journal: Journal, state: View) -> Non
                 folder.path,
                 advice="empty this head's data folder: it joins again as a new one",
             )
+        state.checkpoint()  # what a killed process committed last may not be synced
         journal.begin_at(applied_index + 1)
     if interrupted:
         clear(disk, folder)

@@ -21,15 +21,8 @@ from filegrid.protocol.wire import replication_pb2 as wire
 from filegrid.protocol.wire.journal_pb2 import Entry, Outcome
 from filegrid.runtime import Runtime
 
-MOST_RECENT = 8192
-"""Entries kept in memory at least, and twice as many at most, for heads that follow closely; older
-ones are read from the log."""
-
 MOST_APPLIED = 256
 """Entries in one transaction: what waits for one of them waits for all."""
-
-CHECKPOINT_ENTRIES = 50_000
-"""How many entries are applied again after a crash, about: some seconds of work."""
 
 _log = Logger()
 
@@ -64,6 +57,7 @@ class HeadLog:
         self.last_epoch = journal.last_epoch or namespace.registers().applied_epoch
         self.position = LogPosition(self.last_epoch, self.last_index)
         self.applied_index = self.commit_index = namespace.applied_index
+        self._sizes = journal.sizes
         self._journal = journal
         self._namespace = namespace
         self._clock = runtime.clock
@@ -252,8 +246,8 @@ class HeadLog:
 
     def _remember(self, entries: Sequence[Entry]) -> None:
         self._recent.extend(entries)
-        if len(self._recent) > 2 * MOST_RECENT:
-            del self._recent[:-MOST_RECENT]
+        if len(self._recent) > 2 * self._sizes.recent_entries:
+            del self._recent[: -self._sizes.recent_entries]
         for entry in entries:
             self._note_configuration(entry)
 
@@ -347,7 +341,7 @@ class HeadLog:
 
     async def _checkpoint_if_due(self) -> None:
         """Cut the log only below what is on stable storage without it (S8)."""
-        if self.applied_index - self._checkpointed_index < CHECKPOINT_ENTRIES:
+        if self.applied_index - self._checkpointed_index < self._sizes.checkpoint_entries:
             return
         index = await self._state_lane.run(self._namespace.checkpoint)
         if index:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from itertools import islice
 
 from filegrid.disk import grid_errors, read_file, replace_file
@@ -16,12 +17,28 @@ from filegrid.head.segment import Segment, damaged, encode_group, encode_header,
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.runtime import Disk, File
 
-SEGMENT_BYTES = 64 * 1024 * 1024
-"""A segment that has so many gets no further group; compaction frees whole segments."""
-
 _SUFFIX = ".journal"
 _MOST_READ_BYTES = 16 * 1024 * 1024
 """After so many a read ends, so that what it gives fits in memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSizes:
+    """How much of a log is kept, and where.
+
+    :ivar segment_bytes: a segment that has so many gets no further group; compaction frees whole
+        segments.
+    :ivar recent_entries: kept in memory at least, and twice as many at most, for heads that follow
+        closely; older ones are read from the log.
+    :ivar checkpoint_entries: how many are applied again after a crash, about: some seconds of work.
+    """
+
+    segment_bytes: int = 64 * 1024 * 1024
+    recent_entries: int = 8192
+    checkpoint_entries: int = 50_000
+
+
+USUAL_SIZES = LogSizes()
 
 
 class Journal:
@@ -30,8 +47,9 @@ class Journal:
     Methods block; one thread at a time calls them. The properties may be read by any thread.
     """
 
-    def __init__(self, disk: Disk, folder: str, segments: list[Segment]) -> None:
+    def __init__(self, disk: Disk, folder: str, segments: list[Segment], sizes: LogSizes) -> None:
         """Use :meth:`open`."""
+        self.sizes = sizes
         self._disk = disk
         self._folder = folder
         self._segments = segments
@@ -39,7 +57,7 @@ class Journal:
         self._failed = False
 
     @classmethod
-    def open(cls, disk: Disk, folder: str) -> Journal:
+    def open(cls, disk: Disk, folder: str, sizes: LogSizes = USUAL_SIZES) -> Journal:
         """Read and check all of the log; a torn last group, which nobody was told of, is cut.
 
         :raises IntegrityError: for any other damage (S3).
@@ -66,7 +84,7 @@ class Journal:
                         file.truncate(segment.end)
                         file.datasync()
                 segments.append(segment)
-        return cls(disk, folder, segments)
+        return cls(disk, folder, segments, sizes)
 
     # Where it stands
 
@@ -122,7 +140,7 @@ class Journal:
         group = encode_group(entries)
         with self._or_refuse():
             segment = self._segments[-1] if self._segments else None
-            if segment is None or segment.end >= SEGMENT_BYTES:
+            if segment is None or segment.end >= self.sizes.segment_bytes:
                 self._begin_segment(entries[0].index, group)
             else:
                 if self._file is None:

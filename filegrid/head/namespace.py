@@ -77,7 +77,12 @@ class Namespace(View):
         :param read: the next so many bytes of what :func:`filegrid.head.snapshot.pages` made.
         :raises IntegrityError: where it is no such state; nothing is changed then.
         """
-        snapshot.load(self._database, read)
+        # By its own sync: a backup that reads may keep what comes then from writing it back.
+        self._database.execute("PRAGMA synchronous = FULL")
+        try:
+            snapshot.load(self._database, read)
+        finally:
+            self._database.execute("PRAGMA synchronous = NORMAL")
         self._changes.forget()
         self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

@@ -10,7 +10,7 @@ from filegrid.datafolder import DataFolder
 from filegrid.errors import GridError, InvalidRequest
 from filegrid.head.catching_up import finish
 from filegrid.head.headlog import MOST_APPLIED
-from filegrid.head.journal import Journal
+from filegrid.head.journal import USUAL_SIZES, Journal, LogSizes
 from filegrid.head.lineage import LOG, STATE
 from filegrid.head.locations import Locations
 from filegrid.head.namespace import Namespace
@@ -27,6 +27,7 @@ def open_head(
     create: bool,
     on_fatal: Callable[[GridError], None],
     certificate_expires_ms: Callable[[], int] = lambda: 0,
+    sizes: LogSizes = USUAL_SIZES,
 ) -> Head:
     """Open a head's data folder and all that is in it. Blocks.
 
@@ -42,7 +43,7 @@ def open_head(
         create=True,
         rng=runtime.random,
     )
-    log = Journal.open(runtime.disk, folder.within(LOG))
+    log = Journal.open(runtime.disk, folder.within(LOG), sizes)
     state = folder.within(STATE)
     namespace = Namespace(runtime.disk.database(state), runtime.disk.database(state))
     finish(runtime.disk, folder, log, namespace)

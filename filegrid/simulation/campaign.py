@@ -16,8 +16,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from filegrid.chunk.segments import SEGMENT_BYTES
 from filegrid.config import Balance
 from filegrid.errors import GridError
+from filegrid.head.journal import USUAL_SIZES, LogSizes
 from filegrid.head.service import Head
 from filegrid.model import Role
 from filegrid.protocol.wire import head_pb2
@@ -44,6 +46,15 @@ LARGE_BYTES = 1 << 34
 SMALL_BYTES = 300 * 1024 * 1024
 """Of the chunk servers' disks; of the small ones most is held in reserve, so that a few files
 make a difference."""
+
+LOG_SIZES = (
+    USUAL_SIZES,
+    LogSizes(segment_bytes=20_000, recent_entries=100, checkpoint_entries=300),
+    LogSizes(segment_bytes=2000, recent_entries=8, checkpoint_entries=20),
+)
+SEGMENT_SIZES_BYTES = (SEGMENT_BYTES, 300_000, 60_000)
+"""With the small ones logs are cut and segments compacted all the time, and heads that were away
+need the whole state."""
 
 HEALING = "the grid heals once its troubles are over"
 
@@ -84,13 +95,15 @@ class Campaign:
     def __init__(self, scenario: Scenario, seed: int) -> None:
         self.scenario = scenario = scenario.of(seed)
         self.seed = seed
-        rng = self.rng("settings")
+        rng, kept = self.rng("settings"), self.rng("kept")
         self.grid = SimulatedGrid(
             seed=seed,
             heads=scenario.heads,
             health=scenario.health,
             chunk_servers=scenario.chunk_servers,
             racks=scenario.racks,
+            log_sizes=kept.choice(LOG_SIZES),
+            segment_bytes=kept.choice(SEGMENT_SIZES_BYTES),
             sections={"balance": Balance(band_percent=2)},
             replication=scenario.replication,
             trash_seconds=0,

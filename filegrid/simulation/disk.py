@@ -225,10 +225,10 @@ class SimulatedDisk:
         folder, name = self._parent(path)
         node = folder.nodes.get(name)
         if node is None:
-            node = Database()
+            node = Database(self._fork())
             folder.add(name, node)
         elif isinstance(node, Content):
-            node = Database.of_image(bytes(node.data))
+            node = Database.of_image(bytes(node.data), self._fork())
             folder.add(name, node)
         if not isinstance(node, Database):
             raise sqlite3.DatabaseError("file is not a database")
@@ -252,8 +252,8 @@ class SimulatedDisk:
         """Lose the power and start again: files and locks of before are gone.
 
         Of each file and folder what was not synced is lost, kept, or kept in part: of a file a
-        prefix in whole sectors, of a folder the first of its changes. Databases keep every
-        commit, synced or not; open transactions are rolled back.
+        prefix in whole sectors, of a folder the first of its changes, of a database the first
+        of its commits.
         """
         self.kill()
         stopped: list[Folder] = []
@@ -313,6 +313,12 @@ class SimulatedDisk:
             run.operations_left -= 1
         if self._failures[operation]:
             raise _error(self._failures[operation].popleft(), path)
+
+    def _fork(self) -> random.Random:
+        """More chance, of which nothing else notices."""
+        fork = random.Random()
+        fork.setstate(self._random.getstate())
+        return random.Random(fork.getrandbits(64))
 
     def _take(self, growth_bytes: int, path: str) -> None:
         used = self._used_bytes() + growth_bytes

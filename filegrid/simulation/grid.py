@@ -16,11 +16,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from filegrid.chunk.segments import SEGMENT_BYTES
 from filegrid.chunk.service import ChunkServer, open_chunk_server
 from filegrid.config import Chunk as ChunkSettings
 from filegrid.config import Grid as GridSettings
 from filegrid.config import Node, Settings, Tls
 from filegrid.errors import GridError
+from filegrid.head.journal import USUAL_SIZES, LogSizes
 from filegrid.head.opening import open_head
 from filegrid.head.service import Head
 from filegrid.health.service import HealthNode, open_health_node
@@ -89,7 +91,12 @@ class Machine:
         if self.identity.role is Role.HEAD:
             create = create and self.name == "head-1"  # the others learn the grid from it (S1)
             node = open_head(
-                runtime, self.settings, self.identity, create=create, on_fatal=self._die
+                runtime,
+                self.settings,
+                self.identity,
+                create=create,
+                on_fatal=self._die,
+                sizes=self._grid.log_sizes,
             )
         elif self.identity.role is Role.HEALTH:
             node = open_health_node(runtime, self.settings, self.identity, on_fatal=self._die)
@@ -101,6 +108,7 @@ class Machine:
                 create=create,
                 cpu_percent=lambda: 0.0,
                 small_bytes=SMALL_CHUNK_BYTES // 2,
+                segment_bytes=self._grid.segment_bytes,
             )
         self.node = node
         return Deferred.fromCoroutine(node.start())
@@ -187,6 +195,7 @@ class Machine:
 class SimulatedGrid:
     """Some heads, health nodes and chunk servers, and as many clients as are asked for.
 
+    :param log_sizes: of heads; :param segment_bytes: of chunk servers.
     :param sections: of the settings, by name, where they differ from the defaults.
     :param settings: of :class:`filegrid.config.Grid`, by name.
     :ivar work_seconds: what a piece of blocking work takes; change it at any time.
@@ -202,12 +211,16 @@ class SimulatedGrid:
         chunk_servers: int = 5,
         racks: int = 3,
         disks: int = 1,
+        log_sizes: LogSizes = USUAL_SIZES,
+        segment_bytes: int = SEGMENT_BYTES,
         sections: Mapping[str, Any] = MappingProxyType({}),
         **settings: int,
     ) -> None:
         self.random = random.Random(seed)
         self.clock = SimulatedClock()
         self.work_seconds = WORK_SECONDS
+        self.log_sizes = log_sizes
+        self.segment_bytes = segment_bytes
         self.network = SimulatedNetwork(self.clock, random.Random(self.random.getrandbits(64)))
         self._further_disks = tuple(Path(f"/disk-{number}") for number in range(2, disks + 1))
         self.grid_settings = GridSettings(**{"chunk_bytes": SMALL_CHUNK_BYTES, **settings})

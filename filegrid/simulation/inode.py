@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 SECTOR_BYTES = 512
 """What a disk writes whole or not at all."""
@@ -96,24 +96,52 @@ class Content:
         self.data[offset : offset + len(data)] = data
 
 
-class Database:
-    """An SQLite database in memory that lasts as long as this object, whoever closes it."""
+COMMITS_PER_COPY = 50
+"""Of one commit in so many a copy is kept, for a crash that loses those that came after it."""
 
-    def __init__(self) -> None:
+
+class _Connection(sqlite3.Connection):
+    """Tells its database of commits, and of what makes them durable."""
+
+    database: Database
+    syncs_commits = False
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        cursor = super().execute(sql, *parameters)
+        if sql == "COMMIT":
+            self.database.committed(synced=self.syncs_commits)
+        elif sql.startswith("PRAGMA wal_checkpoint"):
+            self.database.committed(synced=True)
+        elif sql.startswith("PRAGMA synchronous"):
+            self.syncs_commits = sql.endswith("FULL")
+        return cursor
+
+
+class Database:
+    """An SQLite database in memory that lasts as long as this object, whoever closes it.
+
+    As one in WAL mode with ``synchronous = NORMAL`` it keeps of each transaction all or nothing at
+    a crash, and is then as it was at some commit since the last that was synced.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self._random = rng
         self._uri = f"file:filegrid-simulation-{next(_serial)}?mode=memory&cache=shared"
         self._keeper = self._connect()
         self._open: list[sqlite3.Connection] = []
+        self._synced = self._later = self._copy()
 
     @classmethod
-    def of_image(cls, content: bytes) -> Database:
+    def of_image(cls, content: bytes, rng: random.Random) -> Database:
         """What a file holds that a database was copied to."""
-        made = cls()
+        made = cls(rng)
         with TemporaryDirectory() as folder:
             path = Path(folder) / "image"
             path.write_bytes(content)
             with closing(sqlite3.connect(path)) as source:
                 source.execute("PRAGMA journal_mode = DELETE")
                 source.backup(made._keeper)
+        made.committed(synced=True)
         return made
 
     def connect(self) -> sqlite3.Connection:
@@ -126,8 +154,31 @@ class Database:
             connection.close()
         self._open = []
 
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._uri, uri=True, check_same_thread=False, isolation_level=None)
+    def crash(self) -> None:
+        """Go back to what it was once, or stay; what it is then is synced."""
+        self.end()
+        image = self._random.choice((self._synced, self._later, self._keeper))
+        if image is not self._keeper:
+            image.backup(self._keeper)
+        self.committed(synced=True)
+
+    def committed(self, *, synced: bool) -> None:
+        if synced:
+            self._synced = self._later = self._copy()
+        elif self._random.randrange(COMMITS_PER_COPY) == 0:
+            self._later = self._copy()
+
+    def _copy(self) -> sqlite3.Connection:
+        copy = sqlite3.connect(":memory:", check_same_thread=False)
+        self._keeper.backup(copy)
+        return copy
+
+    def _connect(self) -> _Connection:
+        connection = sqlite3.connect(
+            self._uri, uri=True, check_same_thread=False, isolation_level=None, factory=_Connection
+        )
+        connection.database = self
+        return connection
 
 
 def image_of(database: sqlite3.Connection) -> bytes:
@@ -164,7 +215,7 @@ class Folder:
         for name in sorted(self.nodes):
             node = self.nodes[name]
             if isinstance(node, Database):
-                node.end()
+                node.crash()  # by chances of its own
             else:
                 node.crash(rng)
 

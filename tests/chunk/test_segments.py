@@ -14,8 +14,9 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from filegrid.chunk import record, segments
+from filegrid.chunk import record
 from filegrid.chunk.record import HEADER_BYTES
+from filegrid.chunk.segments import SEGMENT_BYTES
 from filegrid.chunk.store import Store
 from filegrid.disk import RealDisk, RealFile
 from filegrid.errors import (
@@ -61,9 +62,12 @@ class SimulatedDiskSegmentTests(SmallChunks):
 del StoreContract, SmallChunks
 
 
-def open_store(disk: Disk, folder: str = FOLDER) -> tuple[Store, dict[int, Chunk]]:
+def open_store(
+    disk: Disk, folder: str = FOLDER, segment_bytes: int = SEGMENT_BYTES
+) -> tuple[Store, dict[int, Chunk]]:
     """A store as at the start of a node, and what it found, by number."""
-    store = Store(disk, folder, grid_id="g", reserve_bytes=0, rng=random.Random(1))
+    rng = random.Random(1)
+    store = Store(disk, folder, grid_id="g", reserve_bytes=0, segment_bytes=segment_bytes, rng=rng)
     return store, {int.from_bytes(chunk.id[8:]): chunk for chunk in store.load()}
 
 
@@ -82,7 +86,7 @@ class SegmentCase(SynchronousTestCase):
         return offset
 
     def small_segments(self, length: int) -> None:
-        self.patch(segments, "SEGMENT_BYTES", length)
+        self.store, _ = open_store(self.disk, segment_bytes=length)
 
     def compact(self) -> list[Chunk]:
         """Until there is nothing more to do; what was found damaged."""
@@ -212,7 +216,7 @@ class CrashTests(SegmentCase):
         self.small_segments(9000)
         for operations in range(60):
             disk = SimulatedDisk(random.Random(operations))
-            self.store, _ = open_store(disk)
+            self.store, _ = open_store(disk, segment_bytes=9000)
             kept = self.fill([1, 2, 3, 4, 5, 6, 7])[::3]
             for number in (2, 3, 5, 6):
                 self.store.remove(chunk_id(number))
@@ -220,7 +224,7 @@ class CrashTests(SegmentCase):
             with contextlib.suppress(DiskFailed):
                 self.compact()
             disk.crash()
-            store, found = open_store(disk)
+            store, found = open_store(disk, segment_bytes=9000)
             self.assertEqual(store.damaged, [])
             for chunk in kept:
                 self.assertIn(chunk, found.values())
@@ -356,12 +360,12 @@ class DamageTests(SegmentCase):
         """A segment whose index is damaged is read record by record."""
         self.small_segments(9000)
         self.fill([1, 2, 3])
-        open_store(self.disk)
+        open_store(self.disk, segment_bytes=9000)
         with closing(self.disk.open(FIRST)) as file:
             size = file.size()
         for offset in (size - 1, size - 20, size - 40, size - 300):
             self.disk.flip_bits(FIRST, offset)
-            self.assertEqual(sorted(open_store(self.disk)[1]), [1, 2, 3])
+            self.assertEqual(sorted(open_store(self.disk, segment_bytes=9000)[1]), [1, 2, 3])
             with closing(self.disk.open(FIRST)) as file:
                 self.assertEqual(file.size(), size)  # it was written anew
 
@@ -410,10 +414,10 @@ class CompactionTests(SegmentCase):
             self.assertEqual(reader.pread(3000, 0), content(3000))  # of a file that is gone
         self.assertLessEqual(len([name for name in self.names() if "." not in name]), 2)
         self.assertGreater(self.disk.space("/")[1], used + 60_000)
-        for store in (self.store, open_store(self.disk)[0]):
+        for store in (self.store, open_store(self.disk, segment_bytes=30_000)[0]):
             for chunk in kept:
                 store.verify(chunk)
-        self.assertEqual(len(open_store(self.disk)[1]), len(kept))
+        self.assertEqual(len(open_store(self.disk, segment_bytes=30_000)[1]), len(kept))
 
     def test_removals_survive(self) -> None:
         """A removed chunk stays removed when its id is stored anew, or the node is killed."""
@@ -461,7 +465,7 @@ class CompactionTests(SegmentCase):
         for seed in range(8):
             rng = random.Random(seed)
             self.disk = SimulatedDisk(random.Random(seed))
-            self.store, _ = open_store(self.disk)
+            self.store, _ = open_store(self.disk, segment_bytes=20_000)
             model: dict[int, Chunk] = {}
             for _ in range(150):
                 number = rng.randrange(1, 30)
@@ -478,7 +482,7 @@ class CompactionTests(SegmentCase):
                     self.store.compact(rng.randrange(10_000))
                 else:
                     self.disk.kill()
-                    self.store, found = open_store(self.disk)
+                    self.store, found = open_store(self.disk, segment_bytes=20_000)
                     self.assertEqual(found, model)
             for chunk in model.values():
                 self.store.verify(chunk)

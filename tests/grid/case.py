@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from filegrid.chunk.service import ChunkServer
 from filegrid.client.grid import GridClient
 from filegrid.errors import GridError
+from filegrid.head.journal import USUAL_SIZES
 from filegrid.model import Chunk, Role
 from filegrid.protocol.wire import head_pb2
 from filegrid.protocol.wire.head_pb2 import ManifestPage, Status
@@ -41,6 +42,7 @@ class GridCase(SynchronousTestCase):
     chunk_servers = 5
     racks = 3
     disks = 1
+    log_sizes = USUAL_SIZES
 
     def setUp(self) -> None:
         self.grid = SimulatedGrid(
@@ -50,6 +52,7 @@ class GridCase(SynchronousTestCase):
             chunk_servers=self.chunk_servers,
             racks=self.racks,
             disks=self.disks,
+            log_sizes=self.log_sizes,
             sections=self.sections,
             **self.settings,
         )

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from filegrid.head import headlog, journal
+from filegrid.head.headlog import HeadLog
+from filegrid.head.journal import LogSizes
 from filegrid.head.service import Head
 from tests.grid.case import GridCase, content
 
 
 class CatchingUp(GridCase):
     heads = 3
+    # Logs are cut early, so that a head that was away for a while does not find its entries.
+    log_sizes = LogSizes(segment_bytes=2000, recent_entries=8, checkpoint_entries=20)
 
-    def setUp(self) -> None:
-        # Logs are cut early, so that a head that was away for a while does not find its entries.
-        self.patch(headlog, "CHECKPOINT_ENTRIES", 20)
-        self.patch(headlog, "MOST_RECENT", 8)
-        self.patch(journal, "SEGMENT_BYTES", 2000)
-        super().setUp()
-
-    def log_of(self, name: str) -> headlog.HeadLog:
+    def log_of(self, name: str) -> HeadLog:
         node = self.grid.machine(name).node
         assert isinstance(node, Head)
         return node._log

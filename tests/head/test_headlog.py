@@ -13,9 +13,8 @@ from twisted.trial import unittest
 from filegrid.election.messages import LogPosition
 from filegrid.election.quorum import Member
 from filegrid.errors import DiskFailed, GridError, NotLeader
-from filegrid.head import headlog as headlog_module
 from filegrid.head.headlog import HeadLog
-from filegrid.head.journal import Journal
+from filegrid.head.journal import Journal, LogSizes
 from filegrid.head.namespace import Namespace
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire.replication_pb2 import Appended, AppendEntries
@@ -54,13 +53,14 @@ class HeadLogTestCase(unittest.SynchronousTestCase):
     def setUp(self) -> None:
         self.disk = SimulatedDisk(random.Random(1))
         self.disk.make_folders("/node")
+        self.sizes = LogSizes()
         self.fatal: list[GridError] = []
         self.applied: list[int] = []
         self.start()
 
     def start(self) -> None:
         self.threads = SteppedThreads()
-        self.journal = Journal.open(self.disk, "/node/log")
+        self.journal = Journal.open(self.disk, "/node/log", self.sizes)
         self.namespace = Namespace(self.disk.database("/node/names.db"))
         self.log = HeadLog(
             runtime_of(Clock(), self.disk, self.threads),
@@ -200,7 +200,7 @@ class Following(HeadLogTestCase):
 
     def test_beyond_memory(self) -> None:
         """Conflicts are found and settled in what is no longer held in memory, too."""
-        self.patch(headlog_module, "MOST_RECENT", 2)
+        self.sizes = LogSizes(recent_entries=2)
         self.start()
         self.accept(message(0, 0, entries(1, 9)))
         self.assertEqual(self.refuse(message(4, 2, entries(5, 5, 2))), 3)
@@ -232,7 +232,7 @@ class Disobeying(HeadLogTestCase):
         def obeys() -> bool:
             return obeyed
 
-        self.patch(headlog_module, "MOST_RECENT", 1)
+        self.sizes = LogSizes(recent_entries=1)
         self.start()
         self.accept(message(0, 0, entries(1, 9)))
         obeyed = True

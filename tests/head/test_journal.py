@@ -15,8 +15,7 @@ from twisted.trial import unittest
 
 from filegrid.disk import read_file
 from filegrid.errors import DiskFailed, IntegrityError, NoSpace, UnsupportedVersion
-from filegrid.head import journal as journal_module
-from filegrid.head.journal import Journal
+from filegrid.head.journal import Journal, LogSizes
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.simulation.disk import SimulatedDisk
 
@@ -42,16 +41,17 @@ def write(disk: SimulatedDisk, path: str, data: bytes) -> None:
 class JournalTestCase(unittest.SynchronousTestCase):
     def setUp(self) -> None:
         self.disk = SimulatedDisk(random.Random(1))
+        self.sizes = LogSizes()
 
     def filled(self, *groups: Sequence[journal.Entry]) -> Journal:
-        log = Journal.open(self.disk, FOLDER)
+        log = Journal.open(self.disk, FOLDER, self.sizes)
         for group in groups:
             log.append(group)
         return log
 
     def small_segments(self) -> None:
         """One group fills a segment."""
-        self.patch(journal_module, "SEGMENT_BYTES", 64)
+        self.sizes = LogSizes(segment_bytes=64)
 
     def assertHolds(self, log: Journal, first: int, last: int) -> None:
         self.assertEqual((log.first_index, log.last_index), (first, last))
@@ -111,14 +111,14 @@ class Appending(JournalTestCase):
     @given(st.integers(0, 2**32), st.integers(1, 60), st.sampled_from([64, 300, 1 << 20]))
     def test_power_loss(self, seed: int, operations: int, segment_bytes: int) -> None:
         """Whenever the power fails, what was acknowledged is there, and at most one group more."""
-        self.patch(journal_module, "SEGMENT_BYTES", segment_bytes)
+        sizes = LogSizes(segment_bytes=segment_bytes)
         rng = random.Random(seed)
         disk = SimulatedDisk(rng)
         disk.make_folders(FOLDER)
         disk.cut_power_after(operations)
         acknowledged = attempted = 0
         try:
-            log = Journal.open(disk, FOLDER)
+            log = Journal.open(disk, FOLDER, sizes)
             while True:
                 attempted = acknowledged + rng.randint(1, 4)
                 log.append(entries(acknowledged + 1, attempted))
@@ -238,7 +238,7 @@ class Cutting(JournalTestCase):
     def test_truncate(self) -> None:
         """The end of the log is taken back up to any index, also within a group."""
         for segment_bytes in (64, 1 << 20):
-            self.patch(journal_module, "SEGMENT_BYTES", segment_bytes)
+            self.sizes = LogSizes(segment_bytes=segment_bytes)
             for index in range(1, 9):
                 self.disk = SimulatedDisk(random.Random(1))
                 log = self.filled(entries(1, 3), entries(4, 4), entries(5, 7))

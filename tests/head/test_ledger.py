@@ -11,11 +11,9 @@ from twisted.internet.task import Clock
 from twisted.trial import unittest
 
 from filegrid.errors import Busy, DiskFailed, GridError, NotLeader, Unavailable
-from filegrid.head import headlog as headlog_module
-from filegrid.head import journal as journal_module
 from filegrid.head import ledger as ledger_module
 from filegrid.head.headlog import HeadLog
-from filegrid.head.journal import Journal
+from filegrid.head.journal import Journal, LogSizes
 from filegrid.head.ledger import Ledger
 from filegrid.head.namespace import Namespace
 from filegrid.model import Epoch
@@ -32,6 +30,7 @@ class LedgerTestCase(unittest.SynchronousTestCase):
         self.disk = SimulatedDisk(random.Random(1))
         self.disk.make_folders("/node")
         self.clock = Clock()
+        self.sizes = LogSizes()
         self.fatal: list[GridError] = []
         self.groups: list[list[int]] = []
         self.start(epoch=1)
@@ -41,7 +40,7 @@ class LedgerTestCase(unittest.SynchronousTestCase):
 
     def start(self, *, epoch: int) -> None:
         self.threads = SteppedThreads()
-        self.journal = Journal.open(self.disk, "/node/log")
+        self.journal = Journal.open(self.disk, "/node/log", self.sizes)
         self.namespace = Namespace(self.disk.database("/node/names.db"))
         runtime = runtime_of(self.clock, self.disk, self.threads)
         self.log = HeadLog(
@@ -220,13 +219,13 @@ class Restarts(LedgerTestCase):
 
     def test_checkpoint(self) -> None:
         """The log is cut below what was made durable without it, and nothing is lost (S8)."""
-        self.patch(journal_module, "SEGMENT_BYTES", 64)
-        self.patch(headlog_module, "CHECKPOINT_ENTRIES", 20)
+        self.sizes = LogSizes(segment_bytes=64, checkpoint_entries=20)
+        self.start(epoch=2)
         for sequence in range(1, 31):
             self.successResultOf(self.begin(self.command(sequence)))
         self.assertGreater(self.journal.first_index, 10)
         self.disk.crash()
-        self.start(epoch=2)
+        self.start(epoch=3)
         self.assertEqual(len(self.namespace.list_folder("/", "", 100)[0]), 30)
 
 

@@ -22,6 +22,7 @@ from filegrid.hashing import BlockVerifier
 from filegrid.head import shipping
 from filegrid.head.collector import Collector
 from filegrid.head.locations import Locations
+from filegrid.head.namespace import Namespace
 from filegrid.head.policies import Policies
 from filegrid.head.pruning import Pruning
 from filegrid.head.sessions import Sessions
@@ -181,6 +182,11 @@ def _writers_not_discarded(patch: Patch) -> None:
     patch(intake, "claimed", lambda beginning, _: beginning)
 
 
+def _state_not_synced(patch: Patch) -> None:
+    """The log is cut below what was applied, whether that is on disk or not."""
+    patch(Namespace, "checkpoint", lambda namespace: namespace.applied_index)
+
+
 PLANTED: dict[str, Planted] = {
     "votes_not_stored": Planted(plant=_votes_not_stored, faults=("crash-head", "hand-over")),
     "any_head_is_obeyed": Planted(
@@ -226,5 +232,6 @@ PLANTED: dict[str, Planted] = {
         plant=_writers_not_discarded,
         faults=("hang-chunk-disk", "mute-chunk"),
     ),
+    "state_not_synced": Planted(plant=_state_not_synced, faults=("crash-head", "power")),
     "trash_purged_early": Planted(plant=_trash_purged_early, faults=("add-chunk",)),
 }

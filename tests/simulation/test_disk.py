@@ -111,12 +111,46 @@ class CrashTests(SynchronousTestCase):
             disk.lock("/lock")
             database = disk.database("/db")
             database.execute("CREATE TABLE t (x)")
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             database.execute("BEGIN")
             database.execute("INSERT INTO t VALUES (1)")
             end(disk)
             self.assertRaises(OSError, file.pwrite, [b"x"], 0)
             disk.lock("/lock").close()
             self.assertEqual(disk.database("/db").execute("SELECT * FROM t").fetchall(), [])
+
+    def test_database(self) -> None:
+        """A crash takes whole commits of a database, the last first, and none that was synced."""
+        found = set()
+        for seed in range(100):
+            disk = SimulatedDisk(random.Random(seed))
+            database = disk.database("/db")
+            database.execute("CREATE TABLE t (x)")
+            for number in range(100):
+                database.execute("BEGIN")
+                database.execute("INSERT INTO t VALUES (?), (?)", (number, number))
+                database.execute("COMMIT")
+                if number == 9:
+                    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            disk.crash()
+            (count,) = disk.database("/db").execute("SELECT count(*) FROM t").fetchone()
+            self.assertEqual(count % 2, 0)
+            found.add(count // 2)
+        self.assertEqual((min(found), max(found)), (10, 100))
+        self.assertGreater(len(found), 10)
+
+    def test_database_synced(self) -> None:
+        """Whoever asks for each commit to be synced loses none."""
+        for seed in range(10):
+            disk = SimulatedDisk(random.Random(seed))
+            database = disk.database("/db")
+            database.execute("CREATE TABLE t (x)")
+            database.execute("PRAGMA synchronous = FULL")
+            database.execute("BEGIN")
+            database.execute("INSERT INTO t VALUES (1)")
+            database.execute("COMMIT")
+            disk.crash()
+            self.assertEqual(len(disk.database("/db").execute("SELECT * FROM t").fetchall()), 1)
 
     def test_kill_loses_nothing(self) -> None:
         """What a killed process wrote is there for the next one, synced or not."""
