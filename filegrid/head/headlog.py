@@ -74,6 +74,8 @@ class HeadLog:
         if founder is not None and not namespace.registers().grid_id:
             voters = frozenset({founder})  # until it has logged that it is (S1)
         self._configurations = [(0, voters)]
+        self.added: dict[str, str] = {}
+        """Addresses of heads, by their names, as entries say that came here; applied or not."""
         self._wake: Deferred[None] | None = None
         self._applying: Deferred[None] | None = None
         self._stopped = False
@@ -249,9 +251,11 @@ class HeadLog:
         if len(self._recent) > 2 * self._sizes.recent_entries:
             del self._recent[: -self._sizes.recent_entries]
         for entry in entries:
-            self._note_configuration(entry)
+            self._note_heads(entry)
 
-    def _note_configuration(self, entry: Entry) -> None:
+    def _note_heads(self, entry: Entry) -> None:
+        if entry.command.HasField("add_head"):
+            self.added[entry.command.add_head.name] = entry.command.add_head.address
         if entry.command.HasField("configure"):
             voters = entry.command.configure.voters
             members = frozenset(Member(voter.name, voter.incarnation) for voter in voters)
@@ -271,6 +275,7 @@ class HeadLog:
             await self._in_journal(self._journal.begin_at, index + 1)
             self._recent.clear()
             self._founding = b""
+            self.added.clear()
             self._configurations = [(0, frozenset(self._namespace.voters()))]
             self.last_index = self.applied_index = self.commit_index = index
             self._checkpointed_index = index

@@ -495,12 +495,15 @@ class Head:
 
         Also one that is to be removed, as long as it votes: no majority may be there without it.
         """
-        voting = {voter.name for voter in self._namespace.voters()}
-        added = [
-            one.address
+        voting = {voter.name for voter in self._log.voters}
+        heads = {
+            one.name: one.address
             for one in self._namespace.heads()
-            if one.address and (one.wanted or one.name in voting)
-        ]
+            if one.wanted or one.name in voting
+        }
+        # Before anything is applied again after a crash, a vote may be needed of one of these.
+        heads |= {name: at for name, at in self._log.added.items() if name in voting}
+        added = [address for address in heads.values() if address]
         self._roster.learn_heads(added)
         own = self._settings.address
         self._council.learn(one for text in added if (one := Address.parse(text)) != own)

@@ -102,8 +102,8 @@ class Found(SynchronousTestCase):
 
     scenario = Scenario(seconds=15.0, seconds_per_strike=2.0)
 
-    def run_seed(self, seed: int) -> None:
-        result = Campaign(self.scenario, seed).run()
+    def run_seed(self, seed: int, *, varied: bool = False) -> None:
+        result = Campaign(replace(self.scenario, varied=varied), seed).run()
         self.assertTrue(result.ok, "\n".join([*result.told, result.promise, result.detail]))
 
     def test_leader_removed_as_it_was_elected(self) -> None:
@@ -136,6 +136,11 @@ class Found(SynchronousTestCase):
         """A head that had refused a leader once did so as long as it led; and a client asked that
         head alone, as the one before it in its list was gone."""
         self.run_seed(97946)
+
+    def test_address_known_to_the_log_alone(self) -> None:
+        """A head whose state lost its last commits did not dial one that was added in them, and
+        whose vote was needed to apply them again."""
+        self.run_seed(5002, varied=True)
 
 
 for _first in range(1, SEEDS + 1, SEEDS_PER_TEST):
