@@ -38,6 +38,7 @@ __all__ = [
     "NotLeader",
     "NotPermitted",
     "OutcomeUnknown",
+    "OutdatedDisk",
     "Retry",
     "SourceChanged",
     "StaleEpoch",
@@ -310,6 +311,13 @@ class DuplicateName(GridError):
     """A second live node under one name or with one data folder."""
 
     code = wire.ERROR_CODE_DUPLICATE_NAME
+    blame = Blame.PEER
+
+
+class OutdatedDisk(GridError):
+    """A head's disk holds less than the head once said of it: it came back as it was before."""
+
+    code = wire.ERROR_CODE_OUTDATED_DISK
     blame = Blame.PEER
 
 

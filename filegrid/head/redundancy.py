@@ -11,6 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import islice
 
 from filegrid.errors import ContentCollected
 from filegrid.head.deficits import SETTLE_SECONDS, Deficit, Deficits
@@ -99,13 +100,22 @@ class Redundancy:
         self._scans.append(self._paged(partial(self._locations.of_server, name)))
 
     def scan_all(self) -> None:
-        """Look at every chunk that the namespace names."""
+        """Look at every chunk that the namespace names, and at all of which something is noted: a
+        state that came whole from another head may not name them any more."""
+        noted = [*self.deficits, *self.moves, *self.surplus, *self.condemned]
+        rest = iter([*noted, *self.strays, *self.unknown])
+
+        def advance() -> bool:
+            ids = list(islice(rest, SCAN_PAGE))
+            self._due.update(dict.fromkeys(ids))
+            return len(ids) < SCAN_PAGE
 
         def page(after: bytes) -> tuple[list[ChunkId], ChunkId | None]:
             ids = [record.chunk.id for record in self._namespace.chunks_after(after, SCAN_PAGE)]
             return ids, ids[-1] if len(ids) == SCAN_PAGE else None
 
         self._scans.append(self._paged(page))
+        self._scans.append(advance)
 
     def scan_content(self, content_id: bytes) -> None:
         """A file wants another number of replicas: look at all its chunks."""

@@ -34,6 +34,7 @@ from filegrid.head.status import StatusReport
 from filegrid.head.story import Story
 from filegrid.head.vault import Vault
 from filegrid.head.verbs import Verbs
+from filegrid.head.witness import Witness
 from filegrid.model import ChunkId, Epoch, Identity
 from filegrid.net.council import Council
 from filegrid.net.dial import DataPool
@@ -95,6 +96,7 @@ class Reign:
         roster: Roster,
         restraint: Restraint,
         install: Callable[[Link, int], Awaitable[int]],
+        witness: Witness,
         backups: Backups,
         pool: DataPool,
         certificate_expires_ms: Callable[[], int],
@@ -120,6 +122,7 @@ class Reign:
             first_index=log.last_index + 1,
             link_to=council.link_to,
             install=install,
+            witness=witness,
         )
         self._repair = Repair(
             runtime,

@@ -32,6 +32,7 @@ from filegrid.head.reign import CAUGHT_UP_ENTRIES, Reign
 from filegrid.head.restraint import Restraint
 from filegrid.head.roster import Roster
 from filegrid.head.verbs import CLIENTS, VERBS
+from filegrid.head.witness import Facts, Witness
 from filegrid.model import Address, Epoch, Identity, Role
 from filegrid.net.council import Council, incarnate
 from filegrid.net.dial import DataPool, acceptor, hello_of
@@ -43,6 +44,8 @@ from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire import replication_pb2 as replication
 from filegrid.protocol.wire.health_pb2 import Event, Events
 from filegrid.runtime import Listener, Runtime
+
+RUN_BYTES = 8
 
 TURN_SECONDS = 0.1
 """Between two looks at the servers; a dead one is noticed so much later at most."""
@@ -115,6 +118,12 @@ class Head:
             on_applied=self._applied,
             on_fatal=on_fatal,
         )
+        self._witness = Witness(identity.name, on_fatal)
+        self._on_disk = frame_pb2.OnDisk(
+            run=runtime.random.randbytes(RUN_BYTES),
+            log_index=self._log.position.index,
+            epoch=ballot.epoch,
+        )
         self._council = Council(
             runtime,
             self._log,
@@ -124,6 +133,7 @@ class Head:
             member_of=incarnate,
             others=[one for one in settings.node.heads if one != settings.address],
             hello=self._hello,
+            service=self._witness,
             ballots=ballots,
             ballot=ballot,
             timing=Timing(lease_seconds=settings.election.lease_seconds),
@@ -189,7 +199,7 @@ class Head:
             "join": Method(CHUNK_SERVERS, self._roster.join),
             "leave": Method(CHUNK_SERVERS, self._roster.leave),
             "changes": Method(CHUNK_SERVERS, self._roster.changes),
-            "elect": Method(HEADS, self._council.receive),
+            "elect": Method(HEADS, self._elect),
             "probe": Method(HEALTH, self._jury.probe),
             "get_events": Method(CLIENTS, self._get_events),
             "append_entries": Method(HEADS, self._append_entries),
@@ -247,10 +257,13 @@ class Head:
         self._folder.close()
 
     def link_up(self, link: Link) -> None:
+        if link.peer.role is Role.HEAD:
+            self._witness.link_up(link)
         self._links[link] = None
 
     def link_down(self, link: Link, error: GridError) -> None:
         self._links.pop(link, None)
+        self._witness.link_down(link, error)
         self._jury.link_down(link)
         self._roster.link_down(link)
 
@@ -259,6 +272,7 @@ class Head:
             self._identity,
             incarnation=self._folder.incarnation,
             boot_count=self._folder.boot_count,
+            on_disk=self._on_disk,
         )
 
     # Its part among the heads, as the council tells it.
@@ -280,6 +294,7 @@ class Head:
             roster=self._roster,
             restraint=self._restraint,
             install=self._sender.send,
+            witness=self._witness,
             backups=self._backups,
             pool=self._pool,
             certificate_expires_ms=self._certificate_expires_ms,
@@ -375,9 +390,14 @@ class Head:
             leader=self._council.leader_address,
         )
 
+    async def _elect(self, caller: Caller, request: Message) -> frame_pb2.Done:
+        self._witness.hear_message(caller.link, request)
+        return await self._council.receive(caller, request)
+
     async def _append_entries(self, caller: Caller, request: Message) -> replication.Appended:
         assert isinstance(request, replication.AppendEntries)
         sender = incarnate(caller.link)
+        self._witness.hear(caller.link, Facts(log_index=request.held_index, epoch=request.epoch))
         # A link that is lost takes its calls back; what is being written goes on all the same.
         return await shielded(
             self._log.follow(request, lambda: self._council.obeys(sender, request.epoch))

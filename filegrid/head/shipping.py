@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from filegrid.election.quorum import Member
 from filegrid.errors import GridError, IntegrityError
 from filegrid.head.headlog import HeadLog
+from filegrid.head.witness import Facts, Witness
 from filegrid.net.link import Link
 from filegrid.net.tasks import Tasks
 from filegrid.protocol.wire import replication_pb2 as wire
@@ -105,6 +106,7 @@ class Shipping:
         first_index: int,
         link_to: Callable[[Member], Link | None],
         install: Callable[[Link, int], Awaitable[int]],
+        witness: Witness,
     ) -> None:
         self._runtime = runtime
         self._log = log
@@ -113,6 +115,7 @@ class Shipping:
         self._first_index = first_index
         self._link_to = link_to
         self._install = install
+        self._witness = witness
         self._peers: dict[Member, _Peer] = {}
         self._news: list[Deferred[None]] = []
         self._tasks = Tasks("shipping the log")
@@ -234,6 +237,7 @@ class Shipping:
             entries=entries[: _fitting(entries)],
             commit_index=self._log.commit_index,
             founding=self._log.founding,
+            held_index=min(self._log.commit_index, self._log.position.index),
         )
         peer.next_index += len(request.entries)
         peer.unanswered += 1
@@ -249,6 +253,8 @@ class Shipping:
                 peer.next_index = max(peer.next_index, peer.matched + 1)
                 peer.told_commit = max(peer.told_commit, request.commit_index)
                 self.count()
+                held_index = min(peer.matched, self._log.commit_index)
+                self._witness.hear(link, Facts(log_index=held_index))
             elif answer.obeyed:
                 hint = min(request.prev_index, answer.last_index + 1)
                 peer.next_index = max(1, min(peer.next_index, hint))

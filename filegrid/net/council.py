@@ -38,7 +38,7 @@ from filegrid.election.quorum import Member, Membership
 from filegrid.errors import GridError, Unavailable
 from filegrid.model import Address, Role
 from filegrid.net.dial import Dialler
-from filegrid.net.link import Caller, Link
+from filegrid.net.link import Caller, Link, Service
 from filegrid.protocol.wire import election_pb2, frame_pb2
 from filegrid.runtime import Runtime
 
@@ -76,6 +76,7 @@ class Council:
     :param part: told what this node is to do.
     :param role: of all members.
     :param others: where the other members listen.
+    :param service: what is answered on the links that this node dials; None for nothing.
     :param member_of: who is at the other end of a link, as the electorate names members.
     :param on_fatal: called where a vote cannot be stored: the process must end (S16).
     :ivar leader_epoch: of the last leader that was known here.
@@ -92,6 +93,7 @@ class Council:
         others: Iterable[Address],
         member_of: Callable[[Link], Member],
         hello: Callable[[], frame_pb2.Hello],
+        service: Service | None = None,
         ballots: BallotFile,
         ballot: Ballot,
         timing: Timing,
@@ -108,7 +110,7 @@ class Council:
         self._ballots = ballots
         self._ballot_lane = runtime.threads.lane("ballot")
         self._on_fatal = on_fatal
-        self._dialler = partial(Dialler, runtime, role=role, hello=hello)
+        self._dialler = partial(Dialler, runtime, role=role, hello=hello, service=service)
         self._diallers = [self._dialler(address) for address in others]
         self._started = False
         self._learners: frozenset[Member] = frozenset()

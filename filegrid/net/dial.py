@@ -41,7 +41,13 @@ come. A handshake costs both ends more than a transfer of some 100 KiB."""
 _log = Logger()
 
 
-def hello_of(identity: Identity, *, incarnation: bytes = b"", boot_count: int = 0) -> wire.Hello:
+def hello_of(
+    identity: Identity,
+    *,
+    incarnation: bytes = b"",
+    boot_count: int = 0,
+    on_disk: wire.OnDisk | None = None,
+) -> wire.Hello:
     """What a node with this certificate says first."""
     return wire.Hello(
         protocol_version=PROTOCOL_VERSION,
@@ -50,6 +56,7 @@ def hello_of(identity: Identity, *, incarnation: bytes = b"", boot_count: int = 
         name=identity.name,
         incarnation=incarnation,
         boot_count=boot_count,
+        on_disk=on_disk,
     )
 
 

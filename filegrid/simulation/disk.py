@@ -304,6 +304,15 @@ class SimulatedDisk:
         self.crash()
         self._root = Folder()
 
+    def image(self) -> Folder:
+        """All that is durable now, for :meth:`put_back`."""
+        return self._root.copy()
+
+    def put_back(self, image: Folder) -> None:
+        """Be as then, as when a machine goes back to a snapshot of itself."""
+        self.crash()
+        self._root = image.copy()
+
     # Inside
 
     def _enter(self, run: _Run, operation: str, path: str) -> None:

@@ -78,6 +78,10 @@ class Machine:
     def name(self) -> str:
         return self.identity.name
 
+    @property
+    def paused(self) -> bool:
+        return self._clock is not None and self._clock.paused
+
     def start(self) -> Deferred[None]:
         """Start the node; fires when it serves."""
         runtime = self._grid.runtime(

@@ -53,6 +53,14 @@ class Content:
             self._put(change.old_length, change.offset, change.old)
         self._unsynced.clear()
 
+    def copy(self) -> Content:
+        """As it would be if a crash took all that was not synced."""
+        copy = Content()
+        copy.data, copy.readable = bytearray(self.data), self.readable
+        copy._unsynced = list(self._unsynced)
+        copy.forget()
+        return copy
+
     def crash(self, rng: random.Random) -> None:
         """Lose, keep or tear what was not synced; what remains is synced."""
         changes = list(self._unsynced)
@@ -129,7 +137,7 @@ class Database:
         self._uri = f"file:filegrid-simulation-{next(_serial)}?mode=memory&cache=shared"
         self._keeper = self._connect()
         self._open: list[sqlite3.Connection] = []
-        self._synced = self._later = self._copy()
+        self._synced = self._later = self._image()
 
     @classmethod
     def of_image(cls, content: bytes, rng: random.Random) -> Database:
@@ -154,6 +162,12 @@ class Database:
             connection.close()
         self._open = []
 
+    def copy(self) -> Database:
+        copy = Database(random.Random(self._random.getrandbits(64)))
+        self._keeper.backup(copy._keeper)
+        copy.committed(synced=True)
+        return copy
+
     def crash(self) -> None:
         """Go back to what it was once, or stay; what it is then is synced."""
         self.end()
@@ -164,14 +178,14 @@ class Database:
 
     def committed(self, *, synced: bool) -> None:
         if synced:
-            self._synced = self._later = self._copy()
+            self._synced = self._later = self._image()
         elif self._random.randrange(COMMITS_PER_COPY) == 0:
-            self._later = self._copy()
+            self._later = self._image()
 
-    def _copy(self) -> sqlite3.Connection:
-        copy = sqlite3.connect(":memory:", check_same_thread=False)
-        self._keeper.backup(copy)
-        return copy
+    def _image(self) -> sqlite3.Connection:
+        image = sqlite3.connect(":memory:", check_same_thread=False)
+        self._keeper.backup(image)
+        return image
 
     def _connect(self) -> _Connection:
         connection = sqlite3.connect(
@@ -208,6 +222,13 @@ class Folder:
                 yield from node.walk()
             else:
                 yield node
+
+    def copy(self) -> Folder:
+        """With what is durable now, down to the last file."""
+        copy = Folder()
+        for name, node in sorted(self.durable.items()):
+            copy.add(name, node.copy())
+        return copy
 
     def crash(self, rng: random.Random) -> None:
         """Go back to the durable names, and let the crash reach what they name."""

@@ -8,14 +8,19 @@ nothing. All else may happen at any time to any number of nodes, and is mended a
 from __future__ import annotations
 
 import errno
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from filegrid.errors import GridError
+from filegrid.election.quorum import Member
+from filegrid.errors import GridError, OutdatedDisk
+from filegrid.head.service import Head
+from filegrid.head.witness import Facts
 from filegrid.model import ChunkId
 from filegrid.simulation import operators
 from filegrid.simulation.grid import Machine, SimulatedGrid
+from filegrid.simulation.inode import Folder
 from filegrid.simulation.scenario import Strike, pick
 from filegrid.simulation.stored import named_chunks, stored_chunks, where_stored
 
@@ -27,6 +32,10 @@ JITTER_SECONDS = 0.01
 FULL_BYTES = 260 * 1024 * 1024
 """Of a disk on which hardly more than the reserve fits."""
 
+SOON_SECONDS = 0.05
+MEETING_SECONDS = 3.0
+"""Within this a head has met the others that can be reached so soon."""
+
 MOST_CHUNK_SERVERS_DOWN = 2
 """With more there would be nothing to do for the clients."""
 
@@ -37,12 +46,16 @@ class Misfortune:
     :ivar applied: how many strikes did something, by kind.
     :ivar tell_wiped: called with the chunks on a disk that is emptied; :ivar tell_rotten: with one
         of which a replica is damaged.
+    :ivar outdated: heads whose disks lack what others were told of them, and until when these must
+        have met them.
     """
 
     def __init__(self, campaign: Campaign) -> None:
         self.applied: Counter[str] = Counter()
         self._campaign = campaign
         self._grid: SimulatedGrid = campaign.grid
+        self._spared_until = 0.0
+        self.outdated: dict[Member, float] = {}
         self._rotten: set[tuple[str, ChunkId]] = set()
         self.tell_wiped: Callable[[Iterable[ChunkId]], None] = lambda _: None
         self.tell_rotten: Callable[[Iterable[ChunkId]], None] = lambda _: None
@@ -61,6 +74,7 @@ class Misfortune:
             "break-head-disk": lambda one: self._break_disk(one, self._head(one)),
             "hang-head-disk": lambda one: self._hang_disk(one, self._head(one)),
             "wipe-head": self._wipe_head,
+            "old-head": self._old_head,
             "break-chunk-disk": lambda one: self._break_disk(one, self._chunk_server(one)),
             "hang-chunk-disk": lambda one: self._hang_disk(one, self._chunk_server(one)),
             "wipe-chunk": self._wipe_chunk_server,
@@ -85,10 +99,13 @@ class Misfortune:
 
     def strike(self, strike: Strike) -> None:
         """Do it, where it can be done."""
-        if self._campaign.calm:
+        if not self._may_strike():
             return
         if self._kinds[strike.kind](strike):
             self.applied[strike.kind] += 1
+
+    def _may_strike(self) -> bool:
+        return not self._campaign.calm and self._grid.clock.seconds() >= self._spared_until
 
     def heal(self) -> None:
         """Mend everything at once."""
@@ -232,6 +249,68 @@ class Misfortune:
         self._restart_later(strike, machine)
         return True
 
+    def _old_head(self, strike: Strike) -> bool:
+        """Its machine goes back to a snapshot, which is found out by what others were told.
+
+        They remember that as long as they run: so it happens only where all are up and linked, and
+        until they have met it nothing else befalls heads. Beyond that it is damage to more than one
+        at once (S3).
+        """
+        machine = self._head(strike)
+        if machine is None or not self._can_go_back(machine):
+            return False
+        image = machine.disk.image()
+        self._later(strike, lambda: self._go_back(machine, image))
+        return self._campaign.note(f"take a snapshot of {machine.name}")
+
+    def _can_go_back(self, machine: Machine) -> bool:
+        """Whether all heads have a vote and hear each other soon, and others know what its disk
+        has."""
+        heads, names = self._campaign.running_heads(), [one.name for one in self._grid.heads]
+        weathers = [
+            self._grid.network.weather(here, there)
+            for here, there in itertools.permutations(names, 2)
+        ]
+        node = machine.node
+        if not isinstance(node, Head) or len(heads) < 3 or not self._campaign.all_heads_vote():
+            return False
+        facts = Facts(log_index=node._log.last_index, epoch=node._council._bully.epoch)
+        return (
+            all(not one.cut and one.latency_seconds < SOON_SECONDS for one in weathers)
+            and not any(one.paused for one in self._grid.heads)
+            and any(told.holds(facts) for told in self._told_by(node))
+        )
+
+    def _told_by(self, node: Head) -> list[Facts]:
+        """What each other head knows of the disk of this one."""
+        heads = self._campaign.running_heads()
+        return [one._witness.told(node._council.me) for one in heads if one is not node]
+
+    def _is_known_whole(self, node: Head) -> bool:
+        here = Facts(log_index=node._on_disk.log_index, epoch=node._on_disk.epoch)
+        return all(here.holds(told) for told in self._told_by(node))
+
+    def _go_back(self, machine: Machine, image: Folder) -> None:
+        if not self._can_go_back(machine):
+            return
+        self._campaign.note(f"{machine.name} goes back to its snapshot")
+        machine.crash()
+        machine.fatal = None
+        machine.disk.put_back(image)
+        self._restart(machine)
+        self._spared_until = self._grid.clock.seconds() + MEETING_SECONDS
+        node = machine.node
+        if isinstance(node, Head) and not self._is_known_whole(node):
+            self.outdated[node._council.me] = self._spared_until
+        self._grid.clock.callLater(MEETING_SECONDS, self._replace, machine)
+
+    def _replace(self, machine: Machine) -> None:
+        """It was told to empty its disk, and was not started meanwhile."""
+        if isinstance(machine.fatal, OutdatedDisk) and machine.node is None:
+            self._campaign.note(f"{machine.name} gets an empty disk")
+            machine.disk.wipe()
+            self._restart(machine)
+
     def _wipe_chunk_server(self, strike: Strike) -> bool:
         """Only where every chunk has a whole replica elsewhere."""
         machine = self._chunk_server(strike)
@@ -320,9 +399,7 @@ class Misfortune:
         return self._campaign.note(f"flapping of {machine.name}")
 
     def _set_cut(self, ways: Sequence[tuple[str, str]], cut: bool) -> None:
-        change = (
-            self._grid.network.cut if cut and not self._campaign.calm else self._grid.network.mend
-        )
+        change = self._grid.network.cut if cut and self._may_strike() else self._grid.network.mend
         for here, there in ways:
             change(here, there)
 

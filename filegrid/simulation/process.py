@@ -40,7 +40,7 @@ class ProcessClock:
         self._rate = rate
         self._calls: dict[IDelayedCall, None] = {}  # in order, so that every run is alike
         self._held: list[tuple[float, IDelayedCall]] = []
-        self._paused = False
+        self.paused = False
         self._ended = False
 
     def seconds(self) -> float:
@@ -73,9 +73,9 @@ class ProcessClock:
 
     def pause(self) -> None:
         """As SIGSTOP: no timer runs, and time goes on."""
-        if self._paused:
+        if self.paused:
             return
-        self._paused = True
+        self.paused = True
         self._held = sorted(
             ((call.getTime(), call) for call in self._calls if call.active()),
             key=lambda one: one[0],
@@ -86,7 +86,7 @@ class ProcessClock:
     def resume(self) -> None:
         """As SIGCONT: what came due meanwhile runs at once, in the order of its times."""
         now, held = self._clock.seconds(), self._held
-        self._paused, self._held = False, []
+        self.paused, self._held = False, []
         if self._ended:
             return
         for place, (due_at, call) in enumerate(held):

@@ -14,7 +14,7 @@ FAULTS = (
     *("mute-chunk", "slow-chunk", "break-chunk-disk", "hang-chunk-disk", "wipe-chunk", "rot"),
     *("fill-disk", "drain", "add-chunk", "remove-chunk", "add-head", "remove-head", "balance"),
     *("repair-now", "kill-health", "pause-health", "isolate-health"),
-    *("cut-clients", "splits", "flap", "reset", "power", "wall-clock"),
+    *("cut-clients", "splits", "flap", "reset", "power", "wall-clock", "old-head"),
 )
 """Kinds of strikes, as `filegrid simulate --faults` names them. Those of heads come more often."""
 

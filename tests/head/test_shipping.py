@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from typing import cast
+from unittest.mock import Mock
 
 from google.protobuf.message import Message
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from filegrid.head.headlog import HeadLog
 from filegrid.head.journal import Journal
 from filegrid.head.namespace import Namespace
 from filegrid.head.shipping import Shipping, committed
+from filegrid.head.witness import Witness
 from filegrid.net.link import Link
 from filegrid.protocol.wire import journal_pb2 as journal
 from filegrid.protocol.wire.replication_pb2 import Appended, AppendEntries
@@ -142,6 +144,7 @@ class ShippingCase(unittest.SynchronousTestCase):
             first_index=self.leader.log.last_index + 1,
             link_to=lambda member: cast(Link, self.wire) if self.linked and member == B else None,
             install=self.install,
+            witness=Mock(spec=Witness),
         )
         self.leader.log.grown = self.shipping.tell
         self.leader.log.moved = self.shipping.count

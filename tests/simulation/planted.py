@@ -6,6 +6,7 @@ Each is what somebody might write, or leave out, and breaks a rule on which the 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -18,6 +19,7 @@ from filegrid.client import fetching
 from filegrid.client.delivery import Delivery
 from filegrid.client.hedging import Hedges
 from filegrid.election.quorum import Member, Membership
+from filegrid.errors import OutdatedDisk
 from filegrid.hashing import BlockVerifier
 from filegrid.head import shipping
 from filegrid.head.collector import Collector
@@ -27,9 +29,11 @@ from filegrid.head.policies import Policies
 from filegrid.head.pruning import Pruning
 from filegrid.head.sessions import Sessions
 from filegrid.head.trash import Trash
+from filegrid.head.witness import Witness
 from filegrid.model import Epoch
 from filegrid.net.council import Council
 from filegrid.net.dial import DataPool
+from filegrid.net.link import Link
 from filegrid.simulation.disk import SimulatedFile
 from filegrid.simulation.scenario import Scenario
 
@@ -187,6 +191,16 @@ def _state_not_synced(patch: Patch) -> None:
     patch(Namespace, "checkpoint", lambda namespace: namespace.applied_index)
 
 
+def _old_disks_welcomed(patch: Patch) -> None:
+    real = Witness.link_up
+
+    def link_up(witness: Witness, link: Link) -> None:
+        with suppress(OutdatedDisk):
+            real(witness, link)
+
+    patch(Witness, "link_up", link_up)
+
+
 PLANTED: dict[str, Planted] = {
     "votes_not_stored": Planted(plant=_votes_not_stored, faults=("crash-head", "hand-over")),
     "any_head_is_obeyed": Planted(
@@ -233,5 +247,8 @@ PLANTED: dict[str, Planted] = {
         faults=("hang-chunk-disk", "mute-chunk"),
     ),
     "state_not_synced": Planted(plant=_state_not_synced, faults=("crash-head", "power")),
+    "old_disks_welcomed": Planted(
+        plant=_old_disks_welcomed, faults=("old-head", "kill-head", "hand-over")
+    ),
     "trash_purged_early": Planted(plant=_trash_purged_early, faults=("add-chunk",)),
 }

@@ -100,7 +100,11 @@ def _seeds(first: int) -> Callable[[Seeds], None]:
 class Found(SynchronousTestCase):
     """Longer runs that broke a promise once; what has changed since may have changed them too."""
 
-    scenario = Scenario(seconds=15.0, seconds_per_strike=2.0)
+    scenario = Scenario(
+        seconds=15.0,
+        seconds_per_strike=2.0,
+        faults=[one for one in FAULTS if one != "old-head"],  # which came later: same strikes
+    )
 
     def run_seed(self, seed: int, *, varied: bool = False) -> None:
         result = Campaign(replace(self.scenario, varied=varied), seed).run()

@@ -66,6 +66,7 @@ class Hello(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
     BOOT_COUNT_FIELD_NUMBER: _builtins.int
+    ON_DISK_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     grid_id: _builtins.str
     role: Global___Role.ValueType
@@ -75,6 +76,10 @@ class Hello(_message.Message):
     """information: it raises nobody's fence"""
     incarnation: _builtins.bytes
     boot_count: _builtins.int
+    @_builtins.property
+    def on_disk(self) -> Global___OnDisk:
+        """of a head"""
+
     def __init__(
         self,
         *,
@@ -86,14 +91,45 @@ class Hello(_message.Message):
         epoch: _builtins.int = ...,
         incarnation: _builtins.bytes = ...,
         boot_count: _builtins.int = ...,
+        on_disk: Global___OnDisk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["on_disk", b"on_disk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_count", b"boot_count", "epoch", b"epoch", "grid_id", b"grid_id", "incarnation", b"incarnation", "lineage", b"lineage", "name", b"name", "protocol_version", b"protocol_version", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_count", b"boot_count", "epoch", b"epoch", "grid_id", b"grid_id", "incarnation", b"incarnation", "lineage", b"lineage", "name", b"name", "on_disk", b"on_disk", "protocol_version", b"protocol_version", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
+class OnDisk(_message.Message):
+    """What a head's disk had when its process began: never less than what it said before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    LOG_INDEX_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    run: _builtins.bytes
+    """of this process; random"""
+    log_index: _builtins.int
+    """of the last entry in the log"""
+    epoch: _builtins.int
+    """the highest that it took part in"""
+    def __init__(
+        self,
+        *,
+        run: _builtins.bytes = ...,
+        log_index: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "log_index", b"log_index", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OnDisk: _TypeAlias = OnDisk  # noqa: Y015
 
 @_typing.final
 class Call(_message.Message):

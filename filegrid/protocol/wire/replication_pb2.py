@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from filegrid.protocol.wire import journal_pb2 as filegrid_dot_protocol_dot_wire_dot_journal__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(filegrid/protocol/wire/replication.proto\x12\rfilegrid.wire\x1a$filegrid/protocol/wire/journal.proto\"\x95\x01\n\rAppendEntries\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x12\n\nprev_index\x18\x02 \x01(\x04\x12\x12\n\nprev_epoch\x18\x03 \x01(\x04\x12%\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x14.filegrid.wire.Entry\x12\x14\n\x0c\x63ommit_index\x18\x05 \x01(\x04\x12\x10\n\x08\x66ounding\x18\x06 \x01(\x0c\"@\n\x08\x41ppended\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x12\n\nlast_index\x18\x02 \x01(\x04\x12\x0e\n\x06obeyed\x18\x03 \x01(\x08\"}\n\x0cInstallState\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x13\n\x0b\x65ntry_epoch\x18\x03 \x01(\x04\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12\x0c\n\x04last\x18\x06 \x01(\x08\x12\x0e\n\x06\x64igest\x18\x07 \x01(\x0c\"\x18\n\x08HandOver\x12\x0c\n\x04head\x18\x01 \x01(\t\"K\n\rSnapshotValue\x12\x11\n\x07integer\x18\x01 \x01(\x03H\x00\x12\x0e\n\x04\x62lob\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x42\x07\n\x05value\";\n\x0bSnapshotRow\x12,\n\x06values\x18\x01 \x03(\x0b\x32\x1c.filegrid.wire.SnapshotValue\"G\n\x0cSnapshotPage\x12\r\n\x05table\x18\x01 \x01(\t\x12(\n\x04rows\x18\x02 \x03(\x0b\x32\x1a.filegrid.wire.SnapshotRowb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(filegrid/protocol/wire/replication.proto\x12\rfilegrid.wire\x1a$filegrid/protocol/wire/journal.proto\"\xa9\x01\n\rAppendEntries\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x12\n\nprev_index\x18\x02 \x01(\x04\x12\x12\n\nprev_epoch\x18\x03 \x01(\x04\x12%\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x14.filegrid.wire.Entry\x12\x14\n\x0c\x63ommit_index\x18\x05 \x01(\x04\x12\x10\n\x08\x66ounding\x18\x06 \x01(\x0c\x12\x12\n\nheld_index\x18\x07 \x01(\x04\"@\n\x08\x41ppended\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x12\n\nlast_index\x18\x02 \x01(\x04\x12\x0e\n\x06obeyed\x18\x03 \x01(\x08\"}\n\x0cInstallState\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x13\n\x0b\x65ntry_epoch\x18\x03 \x01(\x04\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12\x0c\n\x04last\x18\x06 \x01(\x08\x12\x0e\n\x06\x64igest\x18\x07 \x01(\x0c\"\x18\n\x08HandOver\x12\x0c\n\x04head\x18\x01 \x01(\t\"K\n\rSnapshotValue\x12\x11\n\x07integer\x18\x01 \x01(\x03H\x00\x12\x0e\n\x04\x62lob\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x42\x07\n\x05value\";\n\x0bSnapshotRow\x12,\n\x06values\x18\x01 \x03(\x0b\x32\x1c.filegrid.wire.SnapshotValue\"G\n\x0cSnapshotPage\x12\r\n\x05table\x18\x01 \x01(\t\x12(\n\x04rows\x18\x02 \x03(\x0b\x32\x1a.filegrid.wire.SnapshotRowb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,17 +33,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'filegrid.protocol.wire.repl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_APPENDENTRIES']._serialized_start=98
-  _globals['_APPENDENTRIES']._serialized_end=247
-  _globals['_APPENDED']._serialized_start=249
-  _globals['_APPENDED']._serialized_end=313
-  _globals['_INSTALLSTATE']._serialized_start=315
-  _globals['_INSTALLSTATE']._serialized_end=440
-  _globals['_HANDOVER']._serialized_start=442
-  _globals['_HANDOVER']._serialized_end=466
-  _globals['_SNAPSHOTVALUE']._serialized_start=468
-  _globals['_SNAPSHOTVALUE']._serialized_end=543
-  _globals['_SNAPSHOTROW']._serialized_start=545
-  _globals['_SNAPSHOTROW']._serialized_end=604
-  _globals['_SNAPSHOTPAGE']._serialized_start=606
-  _globals['_SNAPSHOTPAGE']._serialized_end=677
+  _globals['_APPENDENTRIES']._serialized_end=267
+  _globals['_APPENDED']._serialized_start=269
+  _globals['_APPENDED']._serialized_end=333
+  _globals['_INSTALLSTATE']._serialized_start=335
+  _globals['_INSTALLSTATE']._serialized_end=460
+  _globals['_HANDOVER']._serialized_start=462
+  _globals['_HANDOVER']._serialized_end=486
+  _globals['_SNAPSHOTVALUE']._serialized_start=488
+  _globals['_SNAPSHOTVALUE']._serialized_end=563
+  _globals['_SNAPSHOTROW']._serialized_start=565
+  _globals['_SNAPSHOTROW']._serialized_end=624
+  _globals['_SNAPSHOTPAGE']._serialized_start=626
+  _globals['_SNAPSHOTPAGE']._serialized_end=697
 # @@protoc_insertion_point(module_scope)

@@ -34,6 +34,7 @@ class AppendEntries(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     COMMIT_INDEX_FIELD_NUMBER: _builtins.int
     FOUNDING_FIELD_NUMBER: _builtins.int
+    HELD_INDEX_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """in which the sender leads"""
     prev_index: _builtins.int
@@ -43,6 +44,8 @@ class AppendEntries(_message.Message):
     """up to here nothing can be lost any more"""
     founding: _builtins.bytes
     """of the sender's grid; empty before it is known"""
+    held_index: _builtins.int
+    """committed, and on the sender's own stable storage"""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_journal_pb2.Entry]: ...
     def __init__(
@@ -54,10 +57,11 @@ class AppendEntries(_message.Message):
         entries: _abc.Iterable[_journal_pb2.Entry] | None = ...,
         commit_index: _builtins.int = ...,
         founding: _builtins.bytes = ...,
+        held_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_index", b"commit_index", "entries", b"entries", "epoch", b"epoch", "founding", b"founding", "prev_epoch", b"prev_epoch", "prev_index", b"prev_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_index", b"commit_index", "entries", b"entries", "epoch", b"epoch", "founding", b"founding", "held_index", b"held_index", "prev_epoch", b"prev_epoch", "prev_index", b"prev_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

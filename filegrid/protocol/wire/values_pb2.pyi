@@ -71,6 +71,7 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     ERROR_CODE_DISK_FAILED: _ErrorCode.ValueType  # 26
     ERROR_CODE_SOURCE_CHANGED: _ErrorCode.ValueType  # 27
     ERROR_CODE_DUPLICATE_NAME: _ErrorCode.ValueType  # 28
+    ERROR_CODE_OUTDATED_DISK: _ErrorCode.ValueType  # 29
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper): ...
 
@@ -103,6 +104,7 @@ ERROR_CODE_NO_SUCH_CHUNK: ErrorCode.ValueType  # 25
 ERROR_CODE_DISK_FAILED: ErrorCode.ValueType  # 26
 ERROR_CODE_SOURCE_CHANGED: ErrorCode.ValueType  # 27
 ERROR_CODE_DUPLICATE_NAME: ErrorCode.ValueType  # 28
+ERROR_CODE_OUTDATED_DISK: ErrorCode.ValueType  # 29
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 class _Spread:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 class Epochs(Checker):
     """A head that gave its vote gives no other in that epoch, nor in an earlier one; a chunk server
-    that obeyed a head obeys none of an earlier epoch (S13). A crash changes nothing about either.
+    that obeyed a head obeys none of an earlier epoch (S13). A crash changes nothing about either;
+    only a disk that goes back does, and then others refuse its head (S3).
     """
 
     promise = "no node goes back to an older epoch"
@@ -39,6 +40,11 @@ class Epochs(Checker):
     def _look_at_head(self, head: Head) -> None:
         ballots, me = head._council._bully._ballots, head._council.me
         ballot, before = ballots._ballot, self._votes.get(me)
+        meets_until = self.campaign.misfortune.outdated.get(me)
+        if meets_until is not None:
+            if self.campaign.seconds > meets_until:
+                raise self.broken(f"{me} lost what it said, and takes part")
+            return
         if ballot is before or ballots.storing:
             return
         if before is not None and ballot != before and ballot.epoch <= before.epoch:
