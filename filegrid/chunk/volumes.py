@@ -35,6 +35,7 @@ class Volumes:
         self._volumes = volumes
         self._random = rng
         self._where: dict[ChunkId, Volume] = {}
+        self._doubles: dict[ChunkId, list[Volume]] = {}
         self._begun: OrderedDict[ChunkId, Volume] = OrderedDict()
 
     def __iter__(self) -> Iterator[Volume]:
@@ -78,11 +79,22 @@ class Volumes:
     # Which disk a chunk lies on. These do not block, and are called on the reactor's turn.
 
     def came(self, volume: Volume, chunks: Sequence[Chunk]) -> None:
-        """A disk was attached, with these on it."""
-        self._where.update((chunk.id, volume) for chunk in chunks)
+        """A disk was attached, with these on it.
+
+        While it was away some may have been made anew on another disk of this server. Those were
+        read back then; so the old ones are too many, and :meth:`tidy` removes them.
+        """
+        for chunk in chunks:
+            if self._where.setdefault(chunk.id, volume) is not volume:
+                self._doubles.setdefault(chunk.id, []).append(volume)
 
     def lost(self, volume: Volume) -> list[ChunkId]:
-        """A disk is gone; returns what was on it."""
+        """A disk is gone; returns what was on it and nowhere else."""
+        for chunk_id, others in list(self._doubles.items()):
+            left = [one for one in others if one is not volume]
+            if left and self._where.get(chunk_id) is volume:
+                self._where[chunk_id] = left.pop()
+            self._doubles[chunk_id] = left
         gone = [chunk_id for chunk_id, where in self._where.items() if where is volume]
         for chunk_id in gone:
             del self._where[chunk_id]
@@ -91,9 +103,13 @@ class Volumes:
     def changed(self, change: wire.Changes) -> None:
         """What the inventory tells."""
         for ref in change.added:
-            volume = self._begun.pop(ChunkId(ref.id), None)
+            added = ChunkId(ref.id)
+            volume = self._begun.pop(added, None)
             if volume is not None:
-                self._where[ChunkId(ref.id)] = volume
+                before = self._where.get(added, volume)
+                if before is not volume:  # it came back with its disk in the meantime
+                    self._doubles.setdefault(added, []).append(before)
+                self._where[added] = volume
         for chunk_id in (*change.removed, *change.damaged):
             # Its file is still to be removed, or put aside.
             if (volume := self._where.pop(ChunkId(chunk_id), None)) is not None:
@@ -214,7 +230,11 @@ class Volumes:
             self._of(chunk_id).remove(chunk_id)
 
     def tidy(self) -> None:
-        """As :meth:`Store.tidy`."""
+        """As :meth:`Store.tidy`; and remove what lies on two disks from one of them."""
+        for chunk_id in list(self._doubles):
+            for volume in self._doubles.pop(chunk_id, ()):
+                if volume.last.condition is not Condition.LOST:  # or it tells of it again
+                    volume.store.remove(chunk_id)
         for volume in self:
             if volume.last.condition is not Condition.LOST:
                 volume.store.tidy()

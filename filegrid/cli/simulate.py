@@ -80,6 +80,8 @@ def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> fr
 @click.option("--heads", type=click.IntRange(1, 9), default=3, show_default=True)
 @click.option("--health", type=click.IntRange(0, 9), default=3, show_default=True)
 @click.option("--chunk-servers", type=click.IntRange(3, 100), default=5, show_default=True)
+@click.option("--disks", type=click.IntRange(1, 9), default=1, show_default=True,
+              help="Of each chunk server.")  # fmt: skip
 @click.option("--racks", type=click.IntRange(1, 100), default=3, show_default=True)
 @click.option("--replication", type=click.IntRange(1, 9), default=3, show_default=True)
 @click.option("--clients", type=click.IntRange(1, 64), default=4, show_default=True)

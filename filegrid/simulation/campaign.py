@@ -102,6 +102,7 @@ class Campaign:
             health=scenario.health,
             chunk_servers=scenario.chunk_servers,
             racks=scenario.racks,
+            disks=scenario.disks,
             log_sizes=kept.choice(LOG_SIZES),
             segment_bytes=kept.choice(SEGMENT_SIZES_BYTES),
             sections={"balance": Balance(band_percent=2)},

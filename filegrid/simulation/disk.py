@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from filegrid.runtime import Bytes
 from filegrid.simulation.inode import Content, Database, Folder, Naming, Node, image_of
 
+UNMOUNTED = "/unmounted"
+
 
 @dataclass(slots=True)
 class _Run:
@@ -34,7 +36,10 @@ class _Run:
 
 
 class SimulatedFile:
-    """An open file of a :class:`SimulatedDisk`."""
+    """An open file of a :class:`SimulatedDisk`.
+
+    :ivar is_lost: its file system is gone.
+    """
 
     def __init__(self, disk: SimulatedDisk, path: str, content: Content, writable: bool) -> None:
         self._disk = disk
@@ -43,6 +48,7 @@ class SimulatedFile:
         self._content = content
         self._writable = writable
         self._closed = False
+        self.is_lost = False
         self._run.open_files[self] = path
 
     def pwrite(self, pieces: Sequence[Bytes], offset: int) -> None:
@@ -103,6 +109,8 @@ class SimulatedFile:
     def _enter(self, operation: str, *, changes: bool = False) -> None:
         if self._closed or (changes and not self._writable):
             raise _error(errno.EBADF, self._path)
+        if self.is_lost:
+            raise _error(errno.EIO, self._path)
         self._disk._enter(self._run, operation, self._path)
 
 
@@ -303,6 +311,29 @@ class SimulatedDisk:
         """Lose everything, as when the disk is replaced by an empty one."""
         self.crash()
         self._root = Folder()
+
+    def unmount(self, path: str) -> None:
+        """The file system at `path` is gone until :meth:`mount`; what is left is the empty folder
+        under its mount point. Meanwhile it is at ``UNMOUNTED + path``."""
+        for file, file_path in list(self._run.open_files.items()):
+            if file_path.startswith(f"{path}/"):
+                file.is_lost = True
+        parent, name = self._parent(path)
+        if UNMOUNTED[1:] not in self._root.nodes:
+            self._root.add(UNMOUNTED[1:], Folder())
+        self._folder(UNMOUNTED).add(name, parent.nodes[name])
+        parent.add(name, Folder())
+
+    def mount(self, path: str) -> None:
+        """Have back what :meth:`unmount` took."""
+        parent, name = self._parent(path)
+        parent.add(name, self._folder(UNMOUNTED).take(name))
+
+    @property
+    def unmounted(self) -> list[str]:
+        """Paths of what was taken and is not back."""
+        away = self._root.nodes.get(UNMOUNTED[1:])
+        return sorted(f"/{name}" for name in away.nodes) if isinstance(away, Folder) else []
 
     def image(self) -> Folder:
         """All that is durable now, for :meth:`put_back`."""

@@ -79,6 +79,11 @@ class Machine:
         return self.identity.name
 
     @property
+    def folders(self) -> list[str]:
+        """The data folder, and those of a chunk server on its further disks."""
+        return [str(self.settings.node.data), *map(str, self.settings.node.disks)]
+
+    @property
     def paused(self) -> bool:
         return self._clock is not None and self._clock.paused
 

@@ -215,6 +215,11 @@ class Folder:
         """Durably from the start."""
         self.nodes[name] = self.durable[name] = node
 
+    def take(self, name: str) -> Node:
+        """Durably out of it."""
+        self.durable.pop(name, None)
+        return self.nodes.pop(name)
+
     def walk(self) -> Iterator[Content | Database]:
         """Every file and database in it and below."""
         for node in self.nodes.values():

@@ -80,6 +80,8 @@ class Misfortune:
             "wipe-chunk": self._wipe_chunk_server,
             "rot": self._rot,
             "fill-disk": self._fill_disk,
+            "unmount-disk": self._unmount_disk,
+            "old-chunk": self._old_chunk_server,
             "cut-clients": self._cut_client,
             "splits": self._splits,
             "flap": self._flap,
@@ -194,6 +196,7 @@ class Misfortune:
     def _mend(self, machine: Machine) -> None:
         self._campaign.furnish(machine)
         machine.disk.heal()
+        self._mount(machine)
         if machine.node is None:
             self._restart(machine)
         else:
@@ -324,6 +327,44 @@ class Misfortune:
         machine.forget()
         self._restart_later(strike, machine)
         return True
+
+    def _unmount_disk(self, strike: Strike) -> bool:
+        """One of a server's disks is gone for a while."""
+        machine = self._chunk_server(strike)
+        folder = pick(machine.folders, strike.amount) if machine is not None else None
+        if machine is None or folder is None or not machine.disk.exists(f"{folder}/node"):
+            return False
+        machine.disk.unmount(folder)
+
+        def mount() -> None:
+            self._campaign.note(f"mount {folder} of {machine.name}")
+            self._mount(machine)
+            self._restart(machine)
+
+        self._later(strike, mount)
+        return self._campaign.note(f"unmount {folder} of {machine.name}")
+
+    def _mount(self, machine: Machine) -> None:
+        for folder in machine.disk.unmounted:
+            machine.disk.mount(folder)
+
+    def _old_chunk_server(self, strike: Strike) -> bool:
+        """Its machine goes back to a snapshot, where every chunk has whole replicas elsewhere."""
+        machine = self._chunk_server(strike)
+        if machine is None or machine.node is None or machine.disk.unmounted:
+            return False
+        image = machine.disk.image()
+
+        def go_back() -> None:
+            if machine in self._grid.chunk_servers and self._can_spare(machine):
+                self._campaign.note(f"{machine.name} goes back to its snapshot")
+                self.tell_wiped(stored_chunks(machine))
+                machine.crash()
+                machine.disk.put_back(image)
+                self._restart(machine)
+
+        self._later(strike, go_back)
+        return self._campaign.note(f"take a snapshot of {machine.name}")
 
     def _can_spare(self, machine: Machine) -> bool:
         """Whether each chunk has more than one replica beside those of a server."""

@@ -15,6 +15,7 @@ FAULTS = (
     *("fill-disk", "drain", "add-chunk", "remove-chunk", "add-head", "remove-head", "balance"),
     *("repair-now", "kill-health", "pause-health", "isolate-health"),
     *("cut-clients", "splits", "flap", "reset", "power", "wall-clock", "old-head"),
+    *("unmount-disk", "old-chunk"),
 )
 """Kinds of strikes, as `filegrid simulate --faults` names them. Those of heads come more often."""
 
@@ -28,6 +29,7 @@ class Scenario:
     """A run but for its seed.
 
     :ivar seconds: simulated, of the storm; the calm comes on top.
+    :ivar disks: of each chunk server.
     :ivar seconds_per_strike: on average; in some runs they come much closer together.
     :ivar strikes: their numbers, where not all of them are to fall.
     :ivar varied: each seed draws the sizes of its grid, and how close its strikes come, by itself:
@@ -39,6 +41,7 @@ class Scenario:
     heads: int = 3
     health: int = 3
     chunk_servers: int = 5
+    disks: int = 1
     racks: int = 3
     replication: int = 3
     clients: int = 4
@@ -61,6 +64,7 @@ class Scenario:
             racks=rng.choice((1, 2, 3, 4)),
             replication=min(rng.choice((1, 2, 2, 3, 3, 4)), chunk_servers),
             clients=rng.choice((2, 4, 8)),
+            disks=rng.choice((1, 1, 2, 3)),
             varied=False,
         )
 

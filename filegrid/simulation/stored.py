@@ -7,18 +7,29 @@ from filegrid.chunk.store import Store
 from filegrid.head.service import Head
 from filegrid.head.view import ChunkRecord
 from filegrid.model import ChunkId
+from filegrid.simulation.disk import UNMOUNTED
 from filegrid.simulation.grid import Machine, SimulatedGrid
 
 MOST_CHUNKS = 100_000
 
 
 def stored_chunks(machine: Machine) -> set[ChunkId]:
-    """What lies whole on a server's disk, whether it runs or not."""
+    """What lies whole on a server's disks, whether it runs or not, and they are mounted or not."""
+    away = machine.disk.unmounted
+    found = {chunk_id for path in away for chunk_id in _load(machine, UNMOUNTED + path)}
     if isinstance(machine.node, ChunkServer):
-        return set(machine.node._store.ids())
+        here = [volume for volume in machine.node._store if volume.path not in away]
+        return found.union(*(volume.store.ids() for volume in here))
     machine.disk.heal()
-    store = Store(machine.disk, "/data", grid_id=machine.identity.grid_id)
-    return {chunk.id for chunk in store.load()}  # as the node itself will do at its start
+    return found.union(*(_load(machine, path) for path in machine.folders if path not in away))
+
+
+def _load(machine: Machine, path: str) -> list[ChunkId]:
+    """As the node itself does at its start."""
+    if not machine.disk.exists(path):
+        return []
+    store = Store(machine.disk, path, grid_id=machine.identity.grid_id)
+    return [chunk.id for chunk in store.load()]
 
 
 def where_stored(grid: SimulatedGrid) -> dict[ChunkId, set[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 from filegrid.protocol.wire.head_pb2 import ServerStatus
 from filegrid.simulation.grid import Machine
@@ -25,12 +26,17 @@ class DiskCase(GridCase):
 
     def unmount(self, folder: str) -> None:
         """Its disk is gone, and what is left is the empty folder under the mount point."""
-        self.victim.disk.rename(folder, "/unmounted")
-        self.victim.disk.make_folders(folder)
+        self.victim.disk.unmount(folder)
 
     def mount(self, folder: str) -> None:
-        self.victim.disk.rename(folder, "/nothing")
-        self.victim.disk.rename("/unmounted", folder)
+        self.victim.disk.mount(folder)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        for _ in range(100):
+            if condition():
+                return
+            self.grid.advance(0.5)
+        self.fail("never")
 
     def shown(self) -> ServerStatus:
         return next(one for one in self.status().chunk_servers if one.name == self.victim.name)
@@ -101,6 +107,59 @@ class Several(DiskCase):
         self.grid.advance(3)
         self.assertEqual(self.shown().chunks, chunks)
         self.assertEqual(self.status().chunks.under_replicated, 0)
+
+
+class Few(DiskCase):
+    """As many servers as replicas: what a lost disk held is made anew on the same server."""
+
+    disks = 3
+    chunk_servers = 3
+
+    def on_disks(self) -> dict[str, int]:
+        return {one: self.chunks_on(self.victim, one) for one in ("/data", "/disk-2", "/disk-3")}
+
+    def test_lies_there_once(self) -> None:
+        """When the disk is back, nothing stays on two disks; and all that is removed is gone."""
+        before = self.on_disks()
+        self.unmount("/disk-2")
+        self.grid.advance(4)
+        self.until_healthy(30)
+        self.mount("/disk-2")
+        self.assertEqual(sum(self.on_disks().values()), self.files + before["/disk-2"])
+        self.grid.advance(25)
+        self.assertEqual(sum(self.on_disks().values()), self.files)
+        self.all_readable()
+        for number in range(self.files):
+            self.run_(self.client.remove(f"/f{number}"))
+        self.grid.advance(60)
+        self.assertEqual(sum(self.on_disks().values()), 0)
+
+    def test_the_other_disk_is_lost(self) -> None:
+        """While a chunk lies on two disks one of them may go."""
+        self.unmount("/disk-2")
+        self.grid.advance(4)
+        self.until_healthy(30)
+        self.mount("/disk-2")
+        self.until(lambda: "/disk-2" not in self.shown().reason)
+        self.unmount("/disk-3")
+        self.until_healthy(30)
+        self.all_readable()
+        self.mount("/disk-3")
+        self.grid.advance(25)
+        self.assertEqual(sum(self.on_disks().values()), self.files)
+        self.all_readable()
+
+    def test_restart_between(self) -> None:
+        """A server that restarts with a chunk on two disks keeps it on one."""
+        self.unmount("/disk-2")
+        self.grid.advance(4)
+        self.until_healthy(30)
+        self.victim.kill()
+        self.mount("/disk-2")
+        self.grid.wait(self.victim.start())
+        self.grid.advance(25)
+        self.assertEqual(sum(self.on_disks().values()), self.files)
+        self.all_readable()
 
 
 class Single(DiskCase):
