@@ -146,10 +146,14 @@ class Copying:
                 request = wire.ReadChunk(
                     chunk_id=chunk.id, length=chunk.length, without_digests=True
                 )
-                exchange = link.open(request, timeout_seconds=SILENCE_SECONDS, sink=intake)
-                exchange.answer.addCallbacks(
-                    lambda _: intake.finish(chunk.digest), lambda _: None
-                )  # a failure reaches the intake as data_lost
+                try:
+                    exchange = link.open(request, timeout_seconds=SILENCE_SECONDS, sink=intake)
+                except GridError as error:  # lost while the disk was busy: run() gives up
+                    intake.data_lost(error)
+                else:
+                    exchange.answer.addCallbacks(
+                        lambda _: intake.finish(chunk.digest), lambda _: None
+                    )  # a failure reaches the intake as data_lost
                 await intake.run(writer, self._runtime.threads, None, self._admit_one)
         except Exception as error:
             self._store.blame(chunk.id, error)

@@ -148,17 +148,17 @@ class Intake:
         :raises GridError: where the source, or the disk, fails; nothing is kept then.
         """
         self._writer, self._forward = writer, forward
-        for piece in self._queue:
-            writer.hash(piece)
-        if forward is not None:
-            forward.start(self._brake)
-            for piece in self._queue:
-                forward.pass_on(piece, last=False, digest=b"")
-            if self._complete:
-                forward.pass_on(_NOTHING, last=True, digest=self._digest)
-        self._watch_silence()
-        self._brake.release(self)
         try:
+            for piece in self._queue:
+                writer.hash(piece)
+            if forward is not None:
+                forward.start(self._brake)
+                for piece in self._queue:
+                    forward.pass_on(piece, last=False, digest=b"")
+                if self._complete:
+                    forward.pass_on(_NOTHING, last=True, digest=self._digest)
+            self._watch_silence()
+            self._brake.release(self)
             while batch := await self._next_batch():
                 await threads.run(writer.write, batch)
             if not self._digest:

@@ -17,6 +17,8 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from filegrid.chunk.segments import SEGMENT_BYTES
+from filegrid.chunk.service import ChunkServer
+from filegrid.chunk.volume import Condition
 from filegrid.config import Balance
 from filegrid.errors import GridError
 from filegrid.head.journal import USUAL_SIZES, LogSizes
@@ -202,6 +204,7 @@ class Campaign:
         await self.becomes("nobody leads", lambda: self.grid.leader() is not None)
         await self.operators.settle()
         await self.becomes("not all heads have a vote", self.all_heads_vote)
+        await self.becomes("a disk is lost", self._all_disks_are_here)
 
     def close(self) -> None:
         """The run is over, in whatever way."""
@@ -279,6 +282,13 @@ class Campaign:
                 raise Broken(HEALING, f"after the storm: {outcome[0].value}")
             outcome[0].raiseException()
         return outcome[0]
+
+    def _all_disks_are_here(self) -> bool:
+        return all(
+            isinstance(one.node, ChunkServer)
+            and all(disk.last.condition is not Condition.LOST for disk in one.node._store)
+            for one in self.grid.chunk_servers
+        )
 
     # What the grid knows of itself.
 

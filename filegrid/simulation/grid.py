@@ -58,6 +58,7 @@ class Machine:
     """A host: what survives a crash of the node on it, and the node while it runs.
 
     :ivar rate: of its clock, as fast as the grid's with 1; from its next start on.
+    :ivar work_seconds: what a piece of its blocking work takes at least.
     :ivar wall_offset_seconds: of what it believes the date to be.
     """
 
@@ -68,6 +69,7 @@ class Machine:
         self.node: Head | ChunkServer | HealthNode | None = None
         self.fatal: GridError | None = None
         self.rate = 1.0
+        self.work_seconds = 0.0
         self.wall_offset_seconds = 0.0
         self._grid = grid
         self._clock: ProcessClock | None = None
@@ -90,7 +92,11 @@ class Machine:
     def start(self) -> Deferred[None]:
         """Start the node; fires when it serves."""
         runtime = self._grid.runtime(
-            self.identity, self.disk, rate=self.rate, wall_offset=lambda: self.wall_offset_seconds
+            self.identity,
+            self.disk,
+            rate=self.rate,
+            work_seconds=lambda: self.work_seconds,
+            wall_offset=lambda: self.wall_offset_seconds,
         )
         assert isinstance(runtime.clock, ProcessClock)
         assert isinstance(runtime.threads, SimulatedThreads)
@@ -175,15 +181,31 @@ class Machine:
         self._born = False
 
     def rot(self, chunk: Chunk, offset: int) -> bool:
-        """Change a byte of a replica unnoticed; False where the node does not run."""
-        if not isinstance(self.node, ChunkServer):
+        """Change a byte of a replica unnoticed; False where it cannot be found."""
+        path, start = self._find(chunk)
+        if path:
+            self.disk.flip_bits(path, start + offset)
+        return bool(path)
+
+    def wear_out(self, chunk: Chunk) -> bool:
+        """Let reading a replica fail; False where it has no file of its own that can be found."""
+        path, _ = self._find(chunk)
+        if not path.endswith(chunk.id.hex()):
             return False
+        self.disk.fail_reads(path)
+        return True
+
+    def _find(self, chunk: Chunk) -> tuple[str, int]:
+        """The file that has a replica, and from where on; empty where the node does not run, or
+        its disk is away."""
+        if not isinstance(self.node, ChunkServer):
+            return "", 0
         (place,) = self.node._store.locate([chunk])
         if isinstance(place, GridError):
-            return False
+            return "", 0
         file, start = place
-        self.disk.flip_bits(str(Path("/data") / file), start + offset)
-        return True
+        path = str(Path("/data") / file)
+        return (path, start) if self.disk.exists(path) else ("", 0)
 
     def _die(self, error: GridError) -> None:
         self.fatal = error
@@ -315,6 +337,7 @@ class SimulatedGrid:
         disk: SimulatedDisk,
         *,
         rate: float = 1.0,
+        work_seconds: Callable[[], float] = lambda: 0.0,
         wall_offset: Callable[[], float] = lambda: 0.0,
     ) -> Runtime:
         """A process of this identity on the host of its name."""
@@ -323,7 +346,7 @@ class SimulatedGrid:
             clock=clock,
             network=self.network.host(identity.name, identity),
             disk=disk,
-            threads=SimulatedThreads(clock, lambda: self.work_seconds),
+            threads=SimulatedThreads(clock, lambda: max(self.work_seconds, work_seconds())),
             random=random.Random(self.random.getrandbits(64)),
             wall_seconds=lambda: 1_700_000_000 + self.clock.seconds() + wall_offset(),
         )

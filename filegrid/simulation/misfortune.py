@@ -17,7 +17,7 @@ from filegrid.election.quorum import Member
 from filegrid.errors import GridError, OutdatedDisk
 from filegrid.head.service import Head
 from filegrid.head.witness import Facts
-from filegrid.model import ChunkId
+from filegrid.model import Chunk, ChunkId
 from filegrid.simulation import operators
 from filegrid.simulation.grid import Machine, SimulatedGrid
 from filegrid.simulation.inode import Folder
@@ -45,7 +45,7 @@ class Misfortune:
 
     :ivar applied: how many strikes did something, by kind.
     :ivar tell_wiped: called with the chunks on a disk that is emptied; :ivar tell_rotten: with one
-        of which a replica is damaged.
+        of which a replica is damaged; :ivar tell_gone_back: with a chunk server whose disk does.
     :ivar outdated: heads whose disks lack what others were told of them, and until when these must
         have met them.
     """
@@ -59,6 +59,7 @@ class Misfortune:
         self._rotten: set[tuple[str, ChunkId]] = set()
         self.tell_wiped: Callable[[Iterable[ChunkId]], None] = lambda _: None
         self.tell_rotten: Callable[[Iterable[ChunkId]], None] = lambda _: None
+        self.tell_gone_back: Callable[[str], None] = lambda _: None
         of_nodes: dict[str, Callable[[Strike, Machine], bool]] = {
             "kill": self._kill,
             "crash": self._crash,
@@ -78,7 +79,12 @@ class Misfortune:
             "break-chunk-disk": lambda one: self._break_disk(one, self._chunk_server(one)),
             "hang-chunk-disk": lambda one: self._hang_disk(one, self._chunk_server(one)),
             "wipe-chunk": self._wipe_chunk_server,
-            "rot": self._rot,
+            "rot": lambda one: self._damage(
+                one, lambda machine, chunk: machine.rot(chunk, int(one.amount * chunk.length))
+            ),
+            "wear": lambda one: self._damage(one, Machine.wear_out),
+            "slow-head-disk": lambda one: self._slow_disk(one, self._head(one)),
+            "slow-chunk-disk": lambda one: self._slow_disk(one, self._chunk_server(one)),
             "fill-disk": self._fill_disk,
             "unmount-disk": self._unmount_disk,
             "old-chunk": self._old_chunk_server,
@@ -197,6 +203,7 @@ class Misfortune:
         self._campaign.furnish(machine)
         machine.disk.heal()
         self._mount(machine)
+        machine.work_seconds = 0.0
         if machine.node is None:
             self._restart(machine)
         else:
@@ -231,6 +238,17 @@ class Misfortune:
 
         self._later(strike, mend)
         return self._campaign.note(f"hang the disk of {machine.name}")
+
+    def _slow_disk(self, strike: Strike, machine: Machine | None) -> bool:
+        if machine is None:
+            return False
+        machine.work_seconds = (0.02, 0.1, 0.4)[int(strike.amount * 3)]
+
+        def mend() -> None:
+            machine.work_seconds = 0.0
+
+        self._later(strike, mend)
+        return self._campaign.note(f"slow down the disk of {machine.name}")
 
     def _fill_disk(self, strike: Strike) -> bool:
         machine = self._chunk_server(strike)
@@ -359,6 +377,7 @@ class Misfortune:
             if machine in self._grid.chunk_servers and self._can_spare(machine):
                 self._campaign.note(f"{machine.name} goes back to its snapshot")
                 self.tell_wiped(stored_chunks(machine))
+                self.tell_gone_back(machine.name)
                 machine.crash()
                 machine.disk.put_back(image)
                 self._restart(machine)
@@ -374,8 +393,8 @@ class Misfortune:
         there = where_stored(self._grid)
         return all(len(there.get(one.chunk.id, set()) - {machine.name}) >= 2 for one in named)
 
-    def _rot(self, strike: Strike) -> bool:
-        """A byte of a replica changes, where the chunk has others."""
+    def _damage(self, strike: Strike, damage: Callable[[Machine, Chunk], bool]) -> bool:
+        """Something happens to one replica, where the chunk has others."""
         named = named_chunks(self._grid)
         if not named:
             return False
@@ -384,14 +403,14 @@ class Misfortune:
         if len(holders) < 3 or not chunk.length:
             return False
         machine = holders[int(strike.amount * len(holders))]
-        if not machine.rot(chunk, int(strike.amount * chunk.length)):
+        if not damage(machine, chunk):
             return False
         self.tell_rotten([chunk.id])
         self._rotten.add((machine.name, chunk.id))
-        return self._campaign.note(f"rot in {chunk.id.hex()} on {machine.name}")
+        return self._campaign.note(f"{strike.kind} of {chunk.id.hex()} on {machine.name}")
 
     def is_rotten(self, machine: Machine, chunk_id: ChunkId) -> bool:
-        """Whether a byte of this replica was changed."""
+        """Whether this replica was damaged."""
         return (machine.name, chunk_id) in self._rotten
 
     # The network.

@@ -15,7 +15,7 @@ FAULTS = (
     *("fill-disk", "drain", "add-chunk", "remove-chunk", "add-head", "remove-head", "balance"),
     *("repair-now", "kill-health", "pause-health", "isolate-health"),
     *("cut-clients", "splits", "flap", "reset", "power", "wall-clock", "old-head"),
-    *("unmount-disk", "old-chunk"),
+    *("unmount-disk", "old-chunk", "wear", "slow-head-disk", "slow-chunk-disk"),
 )
 """Kinds of strikes, as `filegrid simulate --faults` names them. Those of heads come more often."""
 

@@ -66,7 +66,7 @@ class Several(DiskCase):
         shown = self.shown()
         self.assertEqual(shown.state, "live")
         self.assertIn("disk /disk-2", shown.reason)
-        self.assertIn("mounted", shown.reason)
+        self.assertIn("mount its disk", shown.reason)
         self.until_healthy(30)
         self.assertEqual(self.victim.disk.names("/disk-2"), [])
         self.all_readable()

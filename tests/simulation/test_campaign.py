@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -106,8 +107,8 @@ class Found(SynchronousTestCase):
         faults=FAULTS[: FAULTS.index("old-head")],  # the others came later: the same strikes
     )
 
-    def run_seed(self, seed: int, *, varied: bool = False) -> None:
-        result = Campaign(replace(self.scenario, varied=varied), seed).run()
+    def run_seed(self, seed: int, **different: Any) -> None:
+        result = Campaign(replace(self.scenario, **different), seed).run()
         self.assertTrue(result.ok, "\n".join([*result.told, result.promise, result.detail]))
 
     def test_leader_removed_as_it_was_elected(self) -> None:
@@ -145,6 +146,12 @@ class Found(SynchronousTestCase):
         """A head whose state lost its last commits did not dial one that was added in them, and
         whose vote was needed to apply them again."""
         self.run_seed(5002, varied=True)
+
+    def test_source_lost_as_a_copy_began(self) -> None:
+        """A copy for which the disk took so long that its source had gone was "being written" for
+        good."""
+        faults = ("unmount-disk", "wear", "rot", "slow-head-disk", "slow-chunk-disk", "old-chunk")
+        self.run_seed(33, varied=True, faults=(*faults, "kill-chunk"))
 
 
 for _first in range(1, SEEDS + 1, SEEDS_PER_TEST):

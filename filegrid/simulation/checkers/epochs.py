@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Epochs(Checker):
     """A head that gave its vote gives no other in that epoch, nor in an earlier one; a chunk server
     that obeyed a head obeys none of an earlier epoch (S13). A crash changes nothing about either;
-    only a disk that goes back does, and then others refuse its head (S3).
+    only a disk that goes back does, and then others refuse its head (S3). A chunk server of which
+    the disk did is told the epoch anew when it joins.
     """
 
     promise = "no node goes back to an older epoch"
@@ -27,6 +28,11 @@ class Epochs(Checker):
         super().__init__(campaign)
         self._votes: dict[Member, Ballot] = {}
         self._fences: dict[tuple[str, bytes], tuple[int, Epoch]] = {}
+        campaign.misfortune.tell_gone_back = self._forget_fence
+
+    def _forget_fence(self, name: str) -> None:
+        for key in [key for key in self._fences if key[0] == name]:
+            del self._fences[key]
 
     def look(self) -> None:
         grid = self.campaign.grid
