@@ -5,6 +5,7 @@ Each is what somebody might write, or leave out, and breaks a rule on which the 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,14 +16,16 @@ from filegrid.chunk import intake
 from filegrid.chunk.fence import Fence
 from filegrid.chunk.store import Store
 from filegrid.chunk.volumes import Volumes
-from filegrid.client import fetching
+from filegrid.client import fetching, session
 from filegrid.client.delivery import Delivery
 from filegrid.client.hedging import Hedges
+from filegrid.datafolder import DataFolder
 from filegrid.election.quorum import Member, Membership
 from filegrid.errors import OutdatedDisk
 from filegrid.hashing import BlockVerifier
 from filegrid.head import shipping
 from filegrid.head.collector import Collector
+from filegrid.head.ledger import Ledger
 from filegrid.head.locations import Locations
 from filegrid.head.namespace import Namespace
 from filegrid.head.policies import Policies
@@ -30,10 +33,11 @@ from filegrid.head.pruning import Pruning
 from filegrid.head.sessions import Sessions
 from filegrid.head.trash import Trash
 from filegrid.head.witness import Witness
-from filegrid.model import Epoch
+from filegrid.model import Epoch, Identity, SessionId, unique_id
 from filegrid.net.council import Council
 from filegrid.net.dial import DataPool
 from filegrid.net.link import Link
+from filegrid.runtime import Disk
 from filegrid.simulation.disk import SimulatedFile
 from filegrid.simulation.scenario import Scenario
 
@@ -201,6 +205,28 @@ def _old_disks_welcomed(patch: Patch) -> None:
     patch(Witness, "link_up", link_up)
 
 
+def _emptied_heads_are_the_same(patch: Patch) -> None:
+    """A head that lost its disk votes as the one that it was."""
+    real = DataFolder.open
+
+    def open_folder(disk: Disk, path: str, *, identity: Identity, **others: Any) -> DataFolder:
+        return real(
+            disk, path, identity=identity, **{**others, "rng": random.Random(identity.name)}
+        )
+
+    patch(DataFolder, "open", open_folder)
+    _old_disks_welcomed(patch)  # or that would find it, too
+
+
+def _log_time_is_wall_time(patch: Patch) -> None:
+    patch(Ledger, "log_time_ms", property(lambda ledger: round(ledger._wall_seconds() * 1000)))
+
+
+def _ids_given_twice(patch: Patch) -> None:
+    """What two sessions number alike has one id."""
+    patch(session, "unique_id", lambda _, number: unique_id(SessionId(1), number))
+
+
 PLANTED: dict[str, Planted] = {
     "votes_not_stored": Planted(plant=_votes_not_stored, faults=("crash-head", "hand-over")),
     "any_head_is_obeyed": Planted(
@@ -250,5 +276,12 @@ PLANTED: dict[str, Planted] = {
     "old_disks_welcomed": Planted(
         plant=_old_disks_welcomed, faults=("old-head", "kill-head", "hand-over")
     ),
+    "emptied_heads_are_the_same": Planted(
+        plant=_emptied_heads_are_the_same, faults=("wipe-head", "part-heads", "kill-head")
+    ),
+    "log_time_is_wall_time": Planted(
+        plant=_log_time_is_wall_time, faults=("wall-clock", "hand-over")
+    ),
+    "ids_given_twice": Planted(plant=_ids_given_twice, faults=()),
     "trash_purged_early": Planted(plant=_trash_purged_early, faults=("add-chunk",)),
 }
