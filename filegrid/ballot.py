@@ -16,6 +16,7 @@ import struct
 
 from blake3 import blake3
 
+from filegrid.datafolder import NODE_FILE
 from filegrid.disk import grid_errors, read_file, replace_file
 from filegrid.election.messages import Ballot
 from filegrid.election.quorum import Member
@@ -30,7 +31,10 @@ _CHECKSUM_BYTES = 16
 
 
 class BallotFile:
-    """Methods block; one thread at a time calls them."""
+    """Methods block; one thread at a time calls them.
+
+    :param path: in a data folder.
+    """
 
     def __init__(self, disk: Disk, path: str) -> None:
         self._disk = disk
@@ -73,4 +77,4 @@ class BallotFile:
         content = _START.pack(_MAGIC, _VERSION) + stored.SerializeToString()
         with grid_errors(self._path):
             checksum = blake3(content).digest(_CHECKSUM_BYTES)
-            replace_file(self._disk, self._path, content + checksum)
+            replace_file(self._disk, self._path, content + checksum, beside=NODE_FILE)

@@ -28,6 +28,9 @@ from filegrid.errors import (
 from filegrid.model import Identity, Role
 from filegrid.runtime import Disk, Lock
 
+NODE_FILE = "node"
+"""In every data folder, and in no other."""
+
 _FORMAT_VERSION = 1
 _INCARNATION_BYTES = 16
 
@@ -83,7 +86,7 @@ class DataFolder:
         with grid_errors(path):
             if create:
                 disk.make_folders(path)
-            elif not disk.exists(f"{path}/node"):
+            elif not disk.exists(f"{path}/{NODE_FILE}"):
                 raise DiskFailed(
                     "there is no data folder here",
                     path,
@@ -102,7 +105,7 @@ class DataFolder:
                 _check_owner(record, path, identity)
                 record["boot_count"] += 1
                 content = json.dumps(record, indent=2) + "\n"
-                replace_file(disk, f"{path}/node", content.encode())
+                replace_file(disk, f"{path}/{NODE_FILE}", content.encode())
             except BaseException:
                 lock.close()
                 raise
@@ -136,7 +139,7 @@ def _take_lock(disk: Disk, path: str) -> Lock:
 
 def _read(disk: Disk, path: str) -> _Record | None:
     try:
-        content = read_file(disk, f"{path}/node")
+        content = read_file(disk, f"{path}/{NODE_FILE}")
     except FileNotFoundError:
         return None
     try:
@@ -162,7 +165,7 @@ def _read(disk: Disk, path: str) -> _Record | None:
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
             "the file cannot be understood",
-            f"{path}/node",
+            f"{path}/{NODE_FILE}",
             advice="restore it, or move the whole folder aside so that the node starts anew",
         ) from error
 

@@ -232,11 +232,14 @@ def read_file(disk: Disk, path: str) -> bytes:
         return file.pread(file.size(), 0)
 
 
-def replace_file(disk: Disk, path: str, content: bytes) -> None:
+def replace_file(disk: Disk, path: str, content: bytes, *, beside: str = "") -> None:
     """Give a small file new contents, durably: after a crash it has the old or the new ones.
 
+    :param beside: a name in the same folder without which that is another one: the empty folder
+        under the mount point of a disk that went, and comes back with the old contents.
     :raises OSError: where that failed; the file then has the old or the new contents.
     """
+    folder = path.rpartition("/")[0] or "/"
     temporary = f"{path}.tmp"
     with suppress(FileNotFoundError):
         disk.remove(temporary)  # of a crash
@@ -244,4 +247,7 @@ def replace_file(disk: Disk, path: str, content: bytes) -> None:
         file.pwrite([content], 0)
         file.datasync()
     disk.rename(temporary, path)
-    disk.sync_folder(path.rpartition("/")[0] or "/")
+    disk.sync_folder(folder)
+    if beside and not disk.exists(f"{folder}/{beside}"):
+        disk.remove(path)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{folder}/{beside}")

@@ -25,6 +25,7 @@ class BallotFileTests(unittest.SynchronousTestCase):
     def setUp(self) -> None:
         self.disk = SimulatedDisk(random.Random(1))
         self.disk.make_folders("/node")
+        self.disk.create("/node/node").close()
         self.file = BallotFile(self.disk, PATH)
 
     def put(self, data: bytes) -> None:
@@ -44,6 +45,16 @@ class BallotFileTests(unittest.SynchronousTestCase):
             self.file = BallotFile(self.disk, PATH)
             self.assertEqual(self.file.read(), ballot)
 
+    def test_other_folder(self) -> None:
+        """A vote in the empty folder under a lost disk's mount point is none: it would be gone when
+        the disk is back."""
+        self.file.write(VOTE)
+        self.disk.unmount("/node")
+        self.assertRaises(DiskFailed, self.file.write, Ballot(8))
+        self.assertEqual(self.disk.names("/node"), [])
+        self.disk.mount("/node")
+        self.assertEqual(self.file.read(), VOTE)
+
     def test_power_loss(self) -> None:
         """Whenever the power fails, the vote is the old or the new one, never a mixture."""
         later = Ballot(8, Member("head-3", b"another"))
@@ -52,6 +63,7 @@ class BallotFileTests(unittest.SynchronousTestCase):
             for operations in range(10):
                 disk = SimulatedDisk(random.Random(seed))
                 disk.make_folders("/node")
+                disk.create("/node/node").close()
                 BallotFile(disk, PATH).write(VOTE)
                 disk.cut_power_after(operations)
                 try:

@@ -21,6 +21,7 @@ import threading
 
 from blake3 import blake3
 
+from filegrid.datafolder import NODE_FILE
 from filegrid.disk import grid_errors, read_file, replace_file
 from filegrid.errors import IntegrityError, StaleEpoch, UnsupportedVersion
 from filegrid.model import Epoch
@@ -34,6 +35,8 @@ _CHECKSUM_BYTES = 16
 
 class Fence:
     """Refuses heads that no longer lead, also after a restart.
+
+    :param path: of its file, in a data folder.
 
     An order is obeyed only after :meth:`admit` let it pass and, where that says so, after
     :meth:`store`.
@@ -86,7 +89,7 @@ class Fence:
         with self._storing, grid_errors(self._path):
             highest = self.highest
             if highest != self._stored:
-                replace_file(self._disk, self._path, _encode(*highest))
+                replace_file(self._disk, self._path, _encode(*highest), beside=NODE_FILE)
                 self._stored = highest
 
 

@@ -22,6 +22,7 @@ class FenceTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.disk = SimulatedDisk(random.Random(1))
         self.disk.make_folders("/d")
+        self.disk.create("/d/node").close()
         self.fence = self.load()
 
     def load(self) -> Fence:
@@ -57,6 +58,7 @@ class FenceTests(SynchronousTestCase):
             for seed in range(10):
                 self.disk = SimulatedDisk(random.Random(seed))
                 self.disk.make_folders("/d")
+                self.disk.create("/d/node").close()
                 self.fence = self.load()
                 self.obey(1, 1)
                 self.fence.admit(1, Epoch(2))

@@ -88,6 +88,7 @@ class CouncilTests(unittest.SynchronousTestCase):
     def setUp(self) -> None:
         self.disk = SimulatedDisk(random.Random(1))
         self.disk.make_folders("/node")
+        self.disk.create("/node/node").close()
         self.clock = Clock()
         self.threads = SteppedThreads()
         self.part = Part()

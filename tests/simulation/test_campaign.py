@@ -147,6 +147,10 @@ class Found(SynchronousTestCase):
         whose vote was needed to apply them again."""
         self.run_seed(5002, varied=True)
 
+    def test_fence_under_the_mount_point(self) -> None:
+        """A chunk server wrote down whom it obeyed in the empty folder that a lost disk left."""
+        self.run_seed(30143, varied=True, faults=FAULTS)
+
     def test_source_lost_as_a_copy_began(self) -> None:
         """A copy for which the disk took so long that its source had gone was "being written" for
         good."""
