@@ -28,7 +28,7 @@ class Epochs(Checker):
         super().__init__(campaign)
         self._votes: dict[Member, Ballot] = {}
         self._fences: dict[tuple[str, bytes], tuple[int, Epoch]] = {}
-        campaign.misfortune.tell_gone_back = self._forget_fence
+        campaign.misfortune.damage.tell_gone_back = self._forget_fence
 
     def _forget_fence(self, name: str) -> None:
         for key in [key for key in self._fences if key[0] == name]:
@@ -46,7 +46,7 @@ class Epochs(Checker):
     def _look_at_head(self, head: Head) -> None:
         ballots, me = head._council._bully._ballots, head._council.me
         ballot, before = ballots._ballot, self._votes.get(me)
-        meets_until = self.campaign.misfortune.outdated.get(me)
+        meets_until = self.campaign.misfortune.damage.outdated.get(me)
         if meets_until is not None:
             if self.campaign.seconds > meets_until:
                 raise self.broken(f"{me} lost what it said, and takes part")

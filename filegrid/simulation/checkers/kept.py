@@ -27,8 +27,8 @@ class Kept(Checker):
         self._wiped: Counter[ChunkId] = Counter()  # since it was whole the last time
         self._rotten: Counter[ChunkId] = Counter()  # nobody knows when that is found
         self._whole: dict[ChunkId, int] = {}  # replicas that were there
-        campaign.misfortune.tell_wiped = self._wiped.update
-        campaign.misfortune.tell_rotten = self._rotten.update
+        campaign.misfortune.damage.tell_wiped = self._wiped.update
+        campaign.misfortune.damage.tell_rotten = self._rotten.update
 
     def probe(self) -> None:
         named = named_chunks(self.campaign.grid)

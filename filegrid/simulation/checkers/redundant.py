@@ -23,7 +23,7 @@ class Redundant(Checker):
                 try:
                     machine.node._store.verify(chunk)
                 except GridError as error:
-                    if self.campaign.misfortune.is_rotten(machine, chunk.id):
+                    if self.campaign.misfortune.damage.is_rotten(machine, chunk.id):
                         continue  # nobody has read it since
                     raise self.broken(f"{chunk.id.hex()} on {machine.name}: {error}") from error
 
