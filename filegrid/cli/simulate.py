@@ -109,7 +109,7 @@ def simulate(
     jobs: int,
     shrinks: bool,
     as_json: bool,
-    **sizes: int,
+    **sizes: Any,
 ) -> None:
     """Run whole grids in simulated time, break them, and see whether they keep their promises.
 

@@ -107,8 +107,9 @@ class Campaign:
             disks=scenario.disks,
             log_sizes=kept.choice(LOG_SIZES),
             segment_bytes=kept.choice(SEGMENT_SIZES_BYTES),
-            sections={"balance": Balance(band_percent=2)},
+            sections={"balance": Balance(band_percent=2), **scenario.sections},
             replication=scenario.replication,
+            min_replicas=scenario.min_replicas,
             trash_seconds=0,
             collection_grace_seconds=rng.choice((1, 5)),
         )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from filegrid.config import Chunk as ChunkTiming
+from filegrid.config import Election, Health, Repair
 
 FAULTS = (
     *("kill-head", "crash-head", "pause-head", "isolate-head", "part-heads", "deafen-head"),
@@ -32,8 +35,9 @@ class Scenario:
     :ivar disks: of each chunk server.
     :ivar seconds_per_strike: on average; in some runs they come much closer together.
     :ivar strikes: their numbers, where not all of them are to fall.
-    :ivar varied: each seed draws the sizes of its grid, and how close its strikes come, by itself:
-        what one shape hides another shows.
+    :ivar sections: of the nodes' settings, by name, where they differ from the defaults.
+    :ivar varied: each seed draws the sizes of its grid, its timing, and how close its strikes come,
+        by itself: what one grid hides another shows.
     """
 
     seconds: float = 600.0
@@ -44,9 +48,11 @@ class Scenario:
     disks: int = 1
     racks: int = 3
     replication: int = 3
+    min_replicas: int = 2
     clients: int = 4
     faults: Sequence[str] = FAULTS
     strikes: frozenset[int] | None = None
+    sections: Mapping[str, Any] = field(default_factory=dict)
     varied: bool = False
 
     def of(self, seed: int) -> Scenario:
@@ -65,8 +71,34 @@ class Scenario:
             replication=min(rng.choice((1, 2, 2, 3, 3, 4)), chunk_servers),
             clients=rng.choice((2, 4, 8)),
             disks=rng.choice((1, 1, 2, 3)),
+            min_replicas=rng.choice((1, 2, 2)),
+            sections={**self.sections, **_draw_timing(rng)},
             varied=False,
         )
+
+
+def _draw_timing(rng: random.Random) -> dict[str, Any]:
+    """Of leases, probes, heartbeats and repair."""
+    heartbeat_seconds = rng.choice((0.3, 1.0, 1.0, 2.0))
+    suspect_seconds = 2.5 * heartbeat_seconds
+    return {
+        "election": Election(lease_seconds=rng.choice((0.5, 1.0, 1.0, 2.0, 3.0))),
+        "health": Health(
+            probe_seconds=rng.choice((0.1, 0.2, 0.5, 1.0)),
+            silent_seconds=rng.choice((0.7, 1.5, 3.0)),
+            stuck_seconds=rng.choice((1.0, 3.0, 6.0)),
+        ),
+        "chunk": ChunkTiming(
+            heartbeat_seconds=heartbeat_seconds,
+            suspect_seconds=suspect_seconds,
+            dead_seconds=suspect_seconds + rng.choice((1.0, 3.0, 8.0)),
+            maintenance_seconds=rng.choice((0.0, 5.0, 60.0)),
+        ),
+        "repair": Repair(
+            mib_per_second=rng.choice((0.0, 1.0, 200.0)),
+            restraint_seconds=rng.choice((0.0, 5.0, 15.0)),
+        ),
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
