@@ -43,7 +43,7 @@ class Facts:
         )
 
     def holds(self, other: Facts) -> bool:
-        return self | other == self
+        return self.log_index >= other.log_index and self.epoch >= other.epoch
 
 
 @dataclass(slots=True, kw_only=True)
