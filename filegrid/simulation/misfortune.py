@@ -15,6 +15,7 @@ from filegrid.errors import GridError
 from filegrid.simulation import operators
 from filegrid.simulation.damage import Damage
 from filegrid.simulation.grid import Machine, SimulatedGrid
+from filegrid.simulation.network import BYTES_PER_SECOND
 from filegrid.simulation.scenario import Strike, pick
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Misfortune:
             "cut-clients": self._cut_client,
             "splits": self._splits,
             "flap": self._flap,
+            "narrow": self._narrow,
+            "roll": self._roll,
             "reset": self._reset,
             "power": self._power,
             "wall-clock": self._wall_clock,
@@ -95,6 +98,7 @@ class Misfortune:
                     weather = network.weather(here, there)
                     weather.latency_seconds, weather.jitter_seconds = LATENCY_SECONDS, 0.0
                     weather.splits = False
+                    weather.bytes_per_second = BYTES_PER_SECOND
         for machine in self._grid.machines:
             self._mend(machine)
 
@@ -153,6 +157,18 @@ class Misfortune:
                 machine.crash()
             self.restart_later(strike, machine)
         return True
+
+    def _roll(self, strike: Strike) -> bool:
+        """All machines of a role are restarted in good order, one after the other."""
+        machines = self._grid.heads if strike.whom < 0.5 else self._grid.chunk_servers
+
+        def stop(machine: Machine) -> None:
+            if machine.node is not None and self._may_strike():
+                self._stop(strike, machine)
+
+        for place, machine in enumerate([*machines]):
+            self._grid.clock.callLater(place * (strike.seconds + 1.0), stop, machine)
+        return self._campaign.note(f"restart {', '.join(one.name for one in machines)}")
 
     def restart_later(self, strike: Strike, machine: Machine) -> None:
         self.later(strike, lambda: self.restart(machine))
@@ -240,6 +256,19 @@ class Misfortune:
         self._delay(machine, seconds)
         self.later(strike, lambda: self._delay(machine, LATENCY_SECONDS))
         return self._campaign.note(f"slow {machine.name} by {seconds} s")
+
+    def _narrow(self, strike: Strike) -> bool:
+        """Little passes to and from a machine."""
+        machine = pick(self._grid.machines, strike.whom)
+        assert machine is not None
+        self._set_width(machine, (3e4, 3e5, 2e6)[int(strike.amount * 3)])
+        self.later(strike, lambda: self._set_width(machine, BYTES_PER_SECOND))
+        return self._campaign.note(f"little passes to {machine.name}")
+
+    def _set_width(self, machine: Machine, bytes_per_second: float) -> None:
+        for other in self._others(machine):
+            for way in ((machine.name, other), (other, machine.name)):
+                self._grid.network.weather(*way).bytes_per_second = bytes_per_second
 
     def _delay(self, machine: Machine, seconds: float) -> None:
         for other in self._others(machine):

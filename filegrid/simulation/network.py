@@ -28,13 +28,17 @@ SEGMENT_BYTES = 64 * 1024
 """The most that arrives at once."""
 
 
+BYTES_PER_SECOND = 1e9
+"""Of a way that nothing is wrong with."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Weather:
     """How bytes fare from one host to another; change it at any time."""
 
     latency_seconds: float = 0.0002
     jitter_seconds: float = 0.0
-    bytes_per_second: float = 1e9
+    bytes_per_second: float = BYTES_PER_SECOND
     cut: bool = False
     splits: bool = False  # deliver in random small pieces
 

@@ -19,6 +19,7 @@ FAULTS = (
     *("repair-now", "kill-health", "pause-health", "isolate-health"),
     *("cut-clients", "splits", "flap", "reset", "power", "wall-clock", "old-head"),
     *("unmount-disk", "old-chunk", "wear", "slow-head-disk", "slow-chunk-disk"),
+    *("narrow", "roll"),
 )
 """Kinds of strikes, as `filegrid simulate --faults` names them. Those of heads come more often."""
 
