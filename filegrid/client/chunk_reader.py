@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from filegrid.client.access import Access
 from filegrid.client.manifest import Manifest, Placed
 from filegrid.client.session import SEE_STATUS
@@ -134,21 +136,28 @@ class ChunkReader:
             replica.state in _USABLE and replica.server not in corrupt
             for replica in placed.replicas
         )
-        if known_corrupt and not (hope and await self._patience.pause()):
+        # Of those on servers that are down nobody knows that they are bad.
+        down = [one.server for one in placed.replicas if one.state == wire.REPLICA_STATE_MISSING]
+        is_lost = bool(known_corrupt) and not down
+        if is_lost and not (hope and await self._patience.pause()):
             raise IntegrityError(
                 f"no good replica of chunk {self._index} is left"
                 f" (corrupt on {', '.join(sorted(known_corrupt))})",
                 self._path,
                 advice="restore the file from elsewhere",
             )
-        if not known_corrupt and not await self._patience.pause():
-            raise Unavailable(self._why(), self._path, advice=SEE_STATUS)
+        if not is_lost and not await self._patience.pause():
+            raise Unavailable(self._why(down), self._path, advice=SEE_STATUS)
         self._manifest.forget(self._index)
         self._tried = [source for source in self._tried if source.server in corrupt]
 
-    def _why(self) -> str:
-        reasons = "; ".join(f"{server}: {why.what}" for server, why in self._failures().items())
-        return f"no replica of chunk {self._index} can be read ({reasons or 'none is known'})"
+    def _why(self, down: Sequence[str]) -> str:
+        reasons = [f"{server}: {why.what}" for server, why in self._failures().items()]
+        reasons += [f"{server} is down" for server in down]
+        return (
+            f"no replica of chunk {self._index} can be read"
+            f" ({'; '.join(reasons) or 'none is known'})"
+        )
 
 
 def _part(pieces: list[memoryview], skip: int, most: int) -> list[memoryview]:

@@ -243,12 +243,21 @@ class Damage:
         return self._campaign.note(f"take a snapshot of {machine.name}")
 
     def _can_spare(self, machine: Machine) -> bool:
-        """Whether each chunk has more than one replica beside those of a server."""
-        named = named_chunks(self._grid)
-        if named is None:
+        """Whether each chunk has more than one replica beside those of a server, also what it
+        stored and a client is about to publish."""
+        leader, named = self._grid.leader(), named_chunks(self._grid)
+        if named is None or leader is None or not isinstance(leader.node, Head):
             return False
+        needed = {one.chunk.id for one in named}
+        needed.update(filter(leader.node._namespace.may_be_published, stored_chunks(machine)))
         there = where_stored(self._grid)
-        return all(len(there.get(one.chunk.id, set()) - {machine.name}) >= 2 for one in named)
+        return all(
+            len(self._good(one, there.get(one, set())) - {machine.name}) >= 2 for one in needed
+        )
+
+    def _good(self, chunk_id: ChunkId, holders: set[str]) -> set[str]:
+        """Those whose replica was never damaged, found or not."""
+        return {name for name in holders if (name, chunk_id) not in self._rotten}
 
     def _damage(self, strike: Strike, damage: Callable[[Machine, Chunk], bool]) -> bool:
         """Something happens to one replica, where the chunk has others."""
@@ -257,7 +266,8 @@ class Damage:
             return False
         chunk = named[int(strike.whom * len(named))].chunk
         holders = [one for one in self._grid.chunk_servers if chunk.id in stored_chunks(one)]
-        if len(holders) < 3 or not chunk.length:
+        good = self._good(chunk.id, {one.name for one in holders})
+        if len(good) < 3 or not chunk.length:
             return False
         machine = holders[int(strike.amount * len(holders))]
         if not damage(machine, chunk):

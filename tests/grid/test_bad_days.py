@@ -240,6 +240,28 @@ class Damage(GridCase):
         self.assertEqual(self.status().chunks.corrupt, 1)
 
 
+class OthersAreDown(GridCase):
+    chunk_servers = 3
+
+    def test_not_lost(self) -> None:
+        """Where the one replica that can be reached is damaged, and the others are on servers that
+        are down, that is said, and nothing is called lost."""
+        data = content(CHUNK)
+        self.put("/f", data)
+        self.flip("/f", "chunk-1")
+        for name in ("chunk-2", "chunk-3"):
+            self.grid.machine(name).kill()
+        self.grid.advance(10)
+        hasty = self.new_client("client-2", timeout_seconds=2)
+        for _ in range(2):
+            with self.assertRaises(Unavailable) as raised:
+                self.run_(hasty.read_bytes("/f"))
+            self.assertIn("chunk-3 is down", str(raised.exception))
+        self.grid.wait(self.grid.machine("chunk-3").start())
+        self.assertEqual(self.run_(hasty.read_bytes("/f")), data)
+        self.run_(hasty.close())
+
+
 class FullDisks(GridCase):
     def test_one_full_disk(self) -> None:
         """A server whose disk fills up in the middle of a write is left out."""
