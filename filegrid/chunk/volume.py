@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from filegrid.chunk.store import Store
-from filegrid.datafolder import DataFolder
+from filegrid.datafolder import NODE_FILE, DataFolder
 from filegrid.disk import grid_errors, read_file, replace_file
 from filegrid.errors import DiskFailed, GridError
 from filegrid.model import Chunk
@@ -84,7 +84,7 @@ class Volume:
         if self._open is not None:
             self._folder = self._open(create)
         with grid_errors(self.path):
-            self._identity = read_file(self._disk, f"{self.path}/node")
+            self._identity = read_file(self._disk, f"{self.path}/{NODE_FILE}")
         self._blamed = ""
         chunks = self.store.load()
         self.last = self.check()
@@ -98,7 +98,7 @@ class Volume:
         """Look at it, and try to write where that had failed."""
         try:
             with grid_errors(self.path):
-                if read_file(self._disk, f"{self.path}/node") != self._identity:
+                if read_file(self._disk, f"{self.path}/{NODE_FILE}") != self._identity:
                     raise DiskFailed("another folder is in its place", self.path)
             capacity_bytes, free_bytes = self.store.space()
         except GridError as error:

@@ -18,16 +18,14 @@ from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
-from filegrid.election.codec import from_wire
-from filegrid.election.messages import Coordinator, LeaseGrant, Renewal, Vote
 from filegrid.election.quorum import Member
 from filegrid.errors import GridError, OutdatedDisk
 from filegrid.net.council import incarnate
 from filegrid.net.link import Link, NoService
 from filegrid.protocol.wire import election_pb2, frame_pb2
 
-_STORED_FIRST = (Vote, LeaseGrant, Coordinator, Renewal)
-"""Messages whose epoch their sender has stored before it sends them."""
+_STORED_FIRST = ("vote", "grant", "coordinator", "renewal")
+"""Kinds of messages whose epoch their sender has stored before it sends them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +119,9 @@ class Witness(NoService):
     def hear_message(self, link: Link, request: Message) -> None:
         """As :meth:`hear`, of a message of the election."""
         assert isinstance(request, election_pb2.ElectionMessage)
-        message = from_wire(request)
-        if isinstance(message, _STORED_FIRST):
-            self.hear(link, Facts(epoch=message.epoch))
+        kind = request.WhichOneof("kind")
+        if kind in _STORED_FIRST:
+            self.hear(link, Facts(epoch=getattr(request, kind).epoch))
 
 
 def _facts(on_disk: frame_pb2.OnDisk) -> Facts:

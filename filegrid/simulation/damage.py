@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from filegrid.datafolder import NODE_FILE
 from filegrid.election.quorum import Member
 from filegrid.errors import OutdatedDisk
 from filegrid.head.service import Head
@@ -207,7 +208,7 @@ class Damage:
         """One of a server's disks is gone for a while."""
         machine = self._misfortune.chunk_server(strike)
         folder = pick(machine.folders, strike.amount) if machine is not None else None
-        if machine is None or folder is None or not machine.disk.exists(f"{folder}/node"):
+        if machine is None or folder is None or not machine.disk.exists(f"{folder}/{NODE_FILE}"):
             return False
         machine.disk.unmount(folder)
 

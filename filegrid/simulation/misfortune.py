@@ -253,27 +253,25 @@ class Misfortune:
 
     def _slow(self, strike: Strike, machine: Machine) -> bool:
         seconds = (0.02, 0.2, 0.6)[int(strike.amount * 3)]
-        self._delay(machine, seconds)
-        self.later(strike, lambda: self._delay(machine, LATENCY_SECONDS))
+        self._set_weather(machine, latency_seconds=seconds)
+        self.later(strike, lambda: self._set_weather(machine, latency_seconds=LATENCY_SECONDS))
         return self._campaign.note(f"slow {machine.name} by {seconds} s")
 
     def _narrow(self, strike: Strike) -> bool:
         """Little passes to and from a machine."""
         machine = pick(self._grid.machines, strike.whom)
         assert machine is not None
-        self._set_width(machine, (3e4, 3e5, 2e6)[int(strike.amount * 3)])
-        self.later(strike, lambda: self._set_width(machine, BYTES_PER_SECOND))
+        width = (3e4, 3e5, 2e6)[int(strike.amount * 3)]
+        self._set_weather(machine, bytes_per_second=width)
+        self.later(strike, lambda: self._set_weather(machine, bytes_per_second=BYTES_PER_SECOND))
         return self._campaign.note(f"little passes to {machine.name}")
 
-    def _set_width(self, machine: Machine, bytes_per_second: float) -> None:
+    def _set_weather(self, machine: Machine, **values: float) -> None:
+        """To and from a machine."""
         for other in self._others(machine):
             for way in ((machine.name, other), (other, machine.name)):
-                self._grid.network.weather(*way).bytes_per_second = bytes_per_second
-
-    def _delay(self, machine: Machine, seconds: float) -> None:
-        for other in self._others(machine):
-            self._grid.network.weather(machine.name, other).latency_seconds = seconds
-            self._grid.network.weather(other, machine.name).latency_seconds = seconds
+                for name, value in values.items():
+                    setattr(self._grid.network.weather(*way), name, value)
 
     def _splits(self, strike: Strike) -> bool:
         for machine in self._grid.machines:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
+from filegrid.client.stat import Stat
 from filegrid.election.preference import CALM_SECONDS
 from filegrid.errors import Unavailable
 from filegrid.head.reign import HAND_OVER_SECONDS
@@ -71,16 +72,22 @@ class Preferred(HeadsCase):
         for count, waited in enumerate(waits):
             self.assertLess(abs(waited - CALM_SECONDS * 2**count), 3, waits)
 
+    def hand_over(self, target: Machine) -> Deferred[None]:
+        reign = self.node(self.leader())._reign
+        assert reign is not None
+        return self.begin(reign.hand_over(self.node(target)._council.me))
+
+    def hand_over_to_one_that_hangs(self, target: Machine) -> tuple[Deferred[None], Deferred[Stat]]:
+        """A handover that waits for the disk of its target, and a change that waits for it."""
+        target.hang_disk()
+        self.run_(self.client.mkdir("/a"))
+        return self.hand_over(target), self.begin(self.client.mkdir("/b"))
+
     def test_does_not_get_the_end(self) -> None:
         """Where it does not get the end of the log in time, the lead stays where it is, and what
         waited meanwhile goes on."""
         leader, target = self.leader(), self.standbys()[0]
-        reign = self.node(leader)._reign
-        assert reign is not None
-        target.hang_disk()
-        self.run_(self.client.mkdir("/a"))
-        handing = self.begin(reign.hand_over(self.node(target)._council.me))
-        making = self.begin(self.client.mkdir("/b"))
+        handing, making = self.hand_over_to_one_that_hangs(target)
         self.grid.advance(0.9 * HAND_OVER_SECONDS)
         self.assertNoResult(making)
         with self.assertRaises(Unavailable):
@@ -88,19 +95,14 @@ class Preferred(HeadsCase):
         self.grid.wait(making)
         self.assertIs(self.grid.leader(), leader)
         target.mend_disk()
-        self.grid.wait(self.begin(reign.hand_over(self.node(target)._council.me)))
+        self.grid.wait(self.hand_over(target))
         self.until(lambda: self.grid.leader() is target)
         self.assertEqual(self.names(target), ["/a", "/b"])
 
     def test_nobody_waits_for_it(self) -> None:
         """Where whoever asked for a handover is gone before its end, changes go on."""
         leader, target = self.leader(), self.standbys()[0]
-        reign = self.node(leader)._reign
-        assert reign is not None
-        target.hang_disk()
-        self.run_(self.client.mkdir("/a"))
-        handing = self.begin(reign.hand_over(self.node(target)._council.me))
-        making = self.begin(self.client.mkdir("/b"))
+        handing, making = self.hand_over_to_one_that_hangs(target)
         self.grid.advance(0.5 * HAND_OVER_SECONDS)
         handing.addErrback(lambda failure: failure.trap(CancelledError))
         handing.cancel()
