@@ -132,21 +132,24 @@ class ChunkReader:
             for replica in placed.replicas
             if replica.state == wire.REPLICA_STATE_CORRUPT
         }
-        hope = placed.incomplete or any(
-            replica.state in _USABLE and replica.server not in corrupt
-            for replica in placed.replicas
-        )
-        # Of those on servers that are down nobody knows that they are bad.
+        # Of those that cannot be reached, or whose servers are down, nobody knows that they are bad.
         down = [one.server for one in placed.replicas if one.state == wire.REPLICA_STATE_MISSING]
-        is_lost = bool(known_corrupt) and not down
-        if is_lost and not (hope and await self._patience.pause()):
+        hope = (
+            placed.incomplete
+            or down
+            or any(
+                replica.state in _USABLE and replica.server not in corrupt
+                for replica in placed.replicas
+            )
+        )
+        if known_corrupt and not hope:
             raise IntegrityError(
                 f"no good replica of chunk {self._index} is left"
                 f" (corrupt on {', '.join(sorted(known_corrupt))})",
                 self._path,
                 advice="restore the file from elsewhere",
             )
-        if not is_lost and not await self._patience.pause():
+        if not await self._patience.pause():
             raise Unavailable(self._why(down), self._path, advice=SEE_STATUS)
         self._manifest.forget(self._index)
         self._tried = [source for source in self._tried if source.server in corrupt]

@@ -109,6 +109,20 @@ class Reading(GridCase):
         self.assertIn("chunk 0", str(raised.exception))
         self.run_(client.close())
 
+    def test_one_corrupt_others_away(self) -> None:
+        """Nothing is called lost while servers that cannot be reached have it, as is said."""
+        self.put("/f", content(CHUNK))
+        corrupt, *others = self.holders("/f")
+        self.flip("/f", corrupt)
+        for server in others:
+            self.grid.machine(server).kill()
+        client = self.new_client("client-2", timeout_seconds=1)
+        with self.assertRaises(Unavailable) as raised:
+            self.run_(client.read_bytes("/f"))
+        for server in others:
+            self.assertIn(server, str(raised.exception))
+        self.run_(client.close())
+
     def test_away_for_a_while(self) -> None:
         """Where the servers come back in time, the caller sees a pause."""
         data = content(CHUNK)
