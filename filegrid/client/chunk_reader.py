@@ -132,7 +132,7 @@ class ChunkReader:
             for replica in placed.replicas
             if replica.state == wire.REPLICA_STATE_CORRUPT
         }
-        # Of those that cannot be reached, or whose servers are down, nobody knows that they are bad.
+        # Of those that cannot be reached, or are on servers that are down, nobody knows anything.
         down = [one.server for one in placed.replicas if one.state == wire.REPLICA_STATE_MISSING]
         hope = (
             placed.incomplete

@@ -48,6 +48,7 @@ class Actor:
         self.stopping = False
         self.operations = self.unknown = self.refused = 0
         self.longest_pause_seconds = 0.0
+        self._rested_seconds = 0.0
         self._campaign = campaign
         self._random = rng
         self._count = 0
@@ -84,12 +85,17 @@ class Actor:
         while not self.stopping and not await self._done("mkdir", self._mkdir(self.folder)):
             await self._runtime.sleep(0.2)
         while not self.stopping:
-            began = self._campaign.seconds
+            began, rested = self._campaign.seconds, self._rested_seconds
             await self.choose()()
             self.operations += 1
-            took = self._campaign.seconds - began
+            took = self._campaign.seconds - began - (self._rested_seconds - rested)
             self.longest_pause_seconds = max(self.longest_pause_seconds, took)
             await self._runtime.sleep(self._random.choice(PAUSES_SECONDS))
+
+    async def _rest(self, seconds: float) -> None:
+        """In the middle of an operation: the grid keeps nobody waiting meanwhile."""
+        self._rested_seconds += seconds
+        await self._runtime.sleep(seconds)
 
     async def _mkdir(self, path: str) -> object:
         return await self.client.mkdir(path, parents=True)

@@ -38,6 +38,8 @@ class Damage:
 
     :ivar tell_wiped: called with the chunks on a disk that is emptied; :ivar tell_rotten: with one
         of which a replica is damaged; :ivar tell_gone_back: with a chunk server whose disk does.
+    :ivar damaged_at: replicas by server, and when each was damaged the last time.
+    :ivar emptied_at: chunk servers, and when their disks lost what was on them the last time.
     :ivar outdated: heads whose disks lack what others were told of them, and until when these must
         have met them.
     """
@@ -46,7 +48,8 @@ class Damage:
         self._campaign = campaign
         self._grid: SimulatedGrid = campaign.grid
         self._misfortune = misfortune
-        self._rotten: set[tuple[str, ChunkId]] = set()
+        self.damaged_at: dict[tuple[str, ChunkId], float] = {}
+        self.emptied_at: dict[str, float] = {}
         self.outdated: dict[Member, float] = {}
         self.tell_wiped: Callable[[Iterable[ChunkId]], None] = lambda _: None
         self.tell_rotten: Callable[[Iterable[ChunkId]], None] = lambda _: None
@@ -197,6 +200,7 @@ class Damage:
             return False
         self._campaign.note(f"wipe {machine.name}")
         self.tell_wiped(stored_chunks(machine))
+        self.emptied_at[machine.name] = self._campaign.seconds
         if machine.node is not None:
             machine.crash()
         machine.disk.wipe()
@@ -236,6 +240,7 @@ class Damage:
                 self._campaign.note(f"{machine.name} goes back to its snapshot")
                 self.tell_wiped(stored_chunks(machine))
                 self.tell_gone_back(machine.name)
+                self.emptied_at[machine.name] = self._campaign.seconds
                 machine.crash()
                 machine.disk.put_back(image)
                 self._misfortune.restart(machine)
@@ -258,25 +263,24 @@ class Damage:
 
     def _good(self, chunk_id: ChunkId, holders: set[str]) -> set[str]:
         """Those whose replica was never damaged, found or not."""
-        return {name for name in holders if (name, chunk_id) not in self._rotten}
+        return {name for name in holders if (name, chunk_id) not in self.damaged_at}
 
     def _damage(self, strike: Strike, damage: Callable[[Machine, Chunk], bool]) -> bool:
-        """Something happens to one replica, where the chunk has others."""
-        named = named_chunks(self._grid)
-        if not named:
-            return False
-        chunk = named[int(strike.whom * len(named))].chunk
-        holders = [one for one in self._grid.chunk_servers if chunk.id in stored_chunks(one)]
-        good = self._good(chunk.id, {one.name for one in holders})
-        if len(good) < 3 or not chunk.length:
-            return False
-        machine = holders[int(strike.amount * len(holders))]
-        if not damage(machine, chunk):
-            return False
-        self.tell_rotten([chunk.id])
-        self._rotten.add((machine.name, chunk.id))
-        return self._campaign.note(f"{strike.kind} of {chunk.id.hex()} on {machine.name}")
+        """Something happens to one replica, of the first chunk that can be struck and has others
+        that are good."""
+        chunks = [one.chunk for one in named_chunks(self._grid) or ()]
+        there, first = where_stored(self._grid), int(strike.whom * len(chunks))
+        for chunk in chunks[first:] + chunks[:first]:
+            holders = sorted(there.get(chunk.id, ()))
+            if len(self._good(chunk.id, {*holders})) < 2 or not chunk.length:
+                continue
+            machine = self._grid.machine(holders[int(strike.amount * len(holders))])
+            if damage(machine, chunk):
+                self.tell_rotten([chunk.id])
+                self.damaged_at[machine.name, chunk.id] = self._campaign.seconds
+                return self._campaign.note(f"{strike.kind} of {chunk.id.hex()} on {machine.name}")
+        return False
 
     def is_rotten(self, machine: Machine, chunk_id: ChunkId) -> bool:
         """Whether this replica was damaged."""
-        return (machine.name, chunk_id) in self._rotten
+        return (machine.name, chunk_id) in self.damaged_at

@@ -1,4 +1,4 @@
-"""Whether a history of reads and writes can be explained by one order of them.
+"""Whether a history of reads, writes and appends can be explained by one order of them.
 
 The search is that of Wing and Gong: linearize, one after the other, an operation that began before
 every one that is left had ended; a state that was reached before by the same operations is not
@@ -9,8 +9,9 @@ after it began, or never.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 UNKNOWN = math.inf
 """When an operation ended whose outcome nobody knows."""
@@ -19,22 +20,30 @@ MOST_STATES = 200_000
 """Looked at, before the search is given up; histories that are short need some hundreds."""
 
 
+class Kind(Enum):
+    """What an operation does with its value: finds it, sets it, or adds it to what is there."""
+
+    READ = "read"
+    WRITE = "wrote"
+    APPEND = "appended"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """On one register.
+    """On one register, which holds a text, or nothing.
 
     :ivar began: when it was asked for; :ivar ended: when its answer came, or ``UNKNOWN``.
-    :ivar writes: whether it sets the register to `value`; else it found `value` there.
+    :ivar value: None for nothing, found there or left behind.
     """
 
     client: str
     began: float
     ended: float
-    writes: bool
-    value: Hashable
+    kind: Kind
+    value: str | None
 
     def __str__(self) -> str:
-        what = f"wrote {self.value}" if self.writes else f"read {self.value}"
+        what = f"{self.kind.value} {self.value}"
         end = "unknown" if self.ended == UNKNOWN else f"{self.ended:.4f}"
         return f"{self.client} {what} [{self.began:.4f}, {end}]"
 
@@ -44,17 +53,17 @@ class TooLong(Exception):
 
 
 def is_linearizable(
-    operations: Sequence[Operation], initial: Hashable = None, most_states: int = MOST_STATES
+    operations: Sequence[Operation], initial: str | None = None, most_states: int = MOST_STATES
 ) -> bool:
     """:raises TooLong: where it cannot be told in time."""
     ordered = sorted(
         # A read whose answer never came says nothing.
-        (one for one in operations if one.writes or one.ended != UNKNOWN),
+        (one for one in operations if one.kind is not Kind.READ or one.ended != UNKNOWN),
         key=lambda one: one.began,
     )
     certain = sum(1 << place for place, one in enumerate(ordered) if one.ended != UNKNOWN)
-    seen: set[tuple[int, Hashable]] = set()
-    stack: list[tuple[int, Hashable]] = [(0, initial)]
+    seen: set[tuple[int, str | None]] = set()
+    stack: list[tuple[int, str | None]] = [(0, initial)]
     while stack:
         state = stack.pop()
         if state in seen:
@@ -76,8 +85,9 @@ def is_linearizable(
                 break
             if done >> place & 1:
                 continue
-            if one.writes:
-                stack.append((done | 1 << place, one.value))
-            elif one.value == value:
-                stack.append((done | 1 << place, value))
+            after = one.value
+            if one.kind is Kind.APPEND:
+                after = (value or "") + (one.value or "")
+            if one.kind is not Kind.READ or one.value == value:
+                stack.append((done | 1 << place, after))
     return False

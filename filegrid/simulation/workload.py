@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from filegrid.errors import NoSuchPath
+from filegrid.errors import AlreadyExists, ContentCollected, NoSuchPath, VersionConflict
 from filegrid.simulation.actor import Act, Actor
-from filegrid.simulation.linearizability import UNKNOWN, Operation
+from filegrid.simulation.linearizability import UNKNOWN, Kind, Operation
 from filegrid.simulation.promises import BYTES_PROMISE, ERRORS_PROMISE, KEPT_PROMISE, Broken
 
 if TYPE_CHECKING:
@@ -31,6 +31,17 @@ MOST_FILES = 30
 SMALL_BYTES = (0, 50, 3000, 40_000)
 LARGE_BYTES = 300_000
 """Of two chunks."""
+
+OVERTAKEN = (VersionConflict, AlreadyExists, ContentCollected)
+"""What an append ends with where somebody else changed the file meanwhile."""
+
+HELD_SECONDS = (0.05, 0.5, 3.0)
+"""For which a file stays open before it is read."""
+
+
+def parts(value: str) -> list[str]:
+    """What was written at once to a shared file, each."""
+    return [f"{part};" for part in value.split(";")[:-1]]
 
 
 class Shared:
@@ -69,9 +80,9 @@ class User(Actor):
         self.maybe: set[str] = set()
         self._acts: list[Act] = [
             *(self._create, self._create, self._replace, self._rename, self._remove, self._make),
-            *(self._read, self._read, self._list),
+            *(self._append, self._read, self._read, self._list),
             *(self._shared_write, self._shared_write, self._shared_read, self._shared_read),
-            self._shared_remove,
+            *(self._shared_append, self._shared_hold, self._shared_remove),
         ]
 
     def choose(self) -> Act:
@@ -123,6 +134,19 @@ class User(Actor):
             self.contents[path] = {content} if len(contents) == 1 else contents | {content}
         elif done is None:
             self.contents[path] = contents | {content}
+
+    async def _append(self) -> None:
+        """One that were applied twice would be there twice."""
+        path = self._some_file()
+        contents = self.contents[path] if path is not None else None
+        if path is None or contents is None or len(contents) != 1:
+            return
+        [content] = contents
+        tail = self._some_content()
+        appending = self.client.append(path, tail)
+        done = await self._done(f"append {path} {len(tail)}", appending)
+        if done is not False:
+            self.contents[path] = {content + tail} if done else {content, content + tail}
 
     async def _rename(self) -> None:
         """One that were applied twice would find nothing to rename."""
@@ -198,32 +222,44 @@ class User(Actor):
 
     async def _shared_write(self) -> None:
         path = self._campaign.shared.choose(self._random)
-        self._count += 1
-        value = f"{self.name}:{self._count}"
+        value = self._new_value()
         writing = self.client.write_bytes(path, value.encode(), overwrite=True)
-        await self._shared_change(path, f"write {path} {value}", writing, value)
+        await self._shared_change(path, f"write {path} {value}", Kind.WRITE, writing, value)
+
+    async def _shared_append(self) -> None:
+        path = self._campaign.shared.choose(self._random)
+        value = self._new_value()
+        appending = self.client.append(path, value.encode())
+        try:
+            await self._shared_change(path, f"append {path} {value}", Kind.APPEND, appending, value)
+        except Broken as broken:
+            if not isinstance(broken.__cause__, OVERTAKEN):
+                raise
 
     async def _shared_remove(self) -> None:
         path = self._campaign.shared.choose(self._random)
         began = self._campaign.seconds
         try:
-            await self._shared_change(path, f"remove {path}", self.client.remove(path), None)
+            removing = self.client.remove(path)
+            await self._shared_change(path, f"remove {path}", Kind.WRITE, removing, None)
         except Broken as broken:
             if not isinstance(broken.__cause__, NoSuchPath):
                 raise
-            self._record(path, began, writes=False, value=None)
+            self._record(path, began, kind=Kind.READ, value=None)
 
     async def _shared_change(
         self,
         path: str,
         what: str,
+        kind: Kind,
         change: Coroutine[Deferred[Any], Any, object],
         value: str | None,
     ) -> None:
         began = self._campaign.seconds
         done = await self._done(what, change)
         if done is not False:
-            self._record(path, began, writes=True, value=value, known=bool(done))
+            ended = self._campaign.seconds if done else UNKNOWN
+            self._record(path, began, kind=kind, value=value, ended=ended)
 
     async def _shared_read(self) -> None:
         path = self._campaign.shared.choose(self._random)
@@ -237,17 +273,42 @@ class User(Actor):
         except NoSuchPath:
             pass
         self._campaign.trace.note(f"{self.name} read {path}: {value}")
-        self._record(path, began, writes=False, value=value)
+        self._record(path, began, kind=Kind.READ, value=value)
+
+    async def _shared_hold(self) -> None:
+        """What is read later is what was there when the file was opened (S19)."""
+        path = self._campaign.shared.choose(self._random)
+        began = self._campaign.seconds
+        try:
+            content = await self._ask(f"open {path}", self.client.open_read(path))
+        except NoSuchPath:
+            self._record(path, began, kind=Kind.READ, value=None)
+            return
+        ended = self._campaign.seconds
+        if content is None:
+            return
+        await self._rest(self._random.choice(HELD_SECONDS))
+        data = await self._ask(f"read {path} as it was", content.pread(0, content.stat.size))
+        if data is not None:
+            value = data.decode()
+            self._campaign.trace.note(f"{self.name} read {path} as it was at {ended:.4f}: {value}")
+            self._record(path, began, kind=Kind.READ, value=value, ended=ended)
+
+    def _new_value(self) -> str:
+        """That nobody wrote before."""
+        self._count += 1
+        return f"{self.name}:{self._count};"
 
     def _record(
-        self, path: str, began: float, *, writes: bool, value: str | None, known: bool = True
+        self, path: str, began: float, *, kind: Kind, value: str | None, ended: float | None = None
     ) -> None:
+        """:param ended: now, where it is not said."""
         self._campaign.shared.histories[path].append(
             Operation(
                 client=self.name,
                 began=began,
-                ended=self._campaign.seconds if known else UNKNOWN,
-                writes=writes,
+                ended=self._campaign.seconds if ended is None else ended,
+                kind=kind,
                 value=value,
             )
         )

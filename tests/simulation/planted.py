@@ -11,25 +11,36 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from twisted.internet.defer import Deferred
+
 from filegrid.ballot import BallotFile
 from filegrid.chunk import intake
 from filegrid.chunk.fence import Fence
 from filegrid.chunk.store import Store
 from filegrid.chunk.volumes import Volumes
 from filegrid.client import fetching, session
+from filegrid.client.content import Content
 from filegrid.client.delivery import Delivery
+from filegrid.client.grid import OPEN_CHUNKS
 from filegrid.client.hedging import Hedges
+from filegrid.client.stat import Stat
 from filegrid.datafolder import DataFolder
 from filegrid.election.quorum import Member, Membership
 from filegrid.errors import OutdatedDisk
 from filegrid.hashing import BlockVerifier
-from filegrid.head import shipping
+from filegrid.head import opening, shipping
+from filegrid.head.changes import Changes
 from filegrid.head.collector import Collector
+from filegrid.head.headlog import HeadLog
 from filegrid.head.ledger import Ledger
 from filegrid.head.locations import Locations
 from filegrid.head.namespace import Namespace
+from filegrid.head.nodes import Stored
 from filegrid.head.policies import Policies
 from filegrid.head.pruning import Pruning
+from filegrid.head.reign import Reign
+from filegrid.head.roster import Roster
+from filegrid.head.service import Head
 from filegrid.head.sessions import Sessions
 from filegrid.head.trash import Trash
 from filegrid.head.witness import Witness
@@ -37,7 +48,11 @@ from filegrid.model import Epoch, Identity, SessionId, unique_id
 from filegrid.net.council import Council
 from filegrid.net.dial import DataPool
 from filegrid.net.link import Link
+from filegrid.protocol.wire.head_pb2 import OpenedFile, OpenFile
+from filegrid.protocol.wire.journal_pb2 import Command
+from filegrid.protocol.wire.values_pb2 import Publish
 from filegrid.runtime import Disk
+from filegrid.simulation import grid
 from filegrid.simulation.disk import SimulatedFile
 from filegrid.simulation.scenario import Scenario
 
@@ -53,12 +68,14 @@ class Planted:
 
     plant: Callable[[Patch], None]
     faults: Sequence[str]
+    seconds: float = 30.0
+    seconds_per_strike: float = 2.0
 
     @property
     def scenario(self) -> Scenario:
         return Scenario(
-            seconds=30.0,
-            seconds_per_strike=2.0,
+            seconds=self.seconds,
+            seconds_per_strike=self.seconds_per_strike,
             faults=self.faults,
         )
 
@@ -96,6 +113,69 @@ def _committed_by_one(patch: Patch) -> None:
     patch(shipping, "committed", committed)
 
 
+def _created_again(patch: Patch) -> None:
+    """The first head makes a grid whenever its disk is empty."""
+    real = opening.open_head
+
+    def open_head(*parts: Any, create: bool, **others: Any) -> Head:
+        identity = parts[2]
+        return real(*parts, create=create or identity.name == "head-1", **others)
+
+    patch(grid, "open_head", open_head)
+
+
+def _barrier_not_waited_for(patch: Patch) -> None:
+    """A leader serves before it has applied what others committed."""
+    real = Ledger.propose
+
+    async def propose(ledger: Ledger, command: Command) -> object:
+        proposed = Deferred.fromCoroutine(real(ledger, command))
+        if not command.HasField("barrier"):
+            return await proposed
+        proposed.addErrback(lambda _: None)
+        return None
+
+    patch(Ledger, "propose", propose)
+
+
+def _voters_changed_at_once(patch: Patch) -> None:
+    """The next change of the voters is begun before the one before is committed."""
+    real = Reign._configure
+
+    async def configure(reign: Reign, voters: set[Member]) -> None:
+        Deferred.fromCoroutine(real(reign, voters)).addErrback(lambda _: None)
+
+    patch(Reign, "_configure", configure)
+    patch(HeadLog, "configuration_index", property(lambda log: 0))
+
+
+def _versions_ignored(patch: Patch) -> None:
+    """What somebody else changed meanwhile is replaced all the same."""
+
+    def check_base(changes: Changes, change: Publish, old: Stored | None, path: str) -> bytes:
+        return (old.content_id or b"") if old and change.inherited_chunks else b""
+
+    patch(Changes, "_check_base", check_base)
+
+
+def _open_files_change(patch: Patch) -> None:
+    """A file is resolved anew by each read."""
+    real = Content.pread
+
+    async def pread(content: Content, offset: int, length: int) -> bytes:
+        request = OpenFile(path=content.stat.path, limit=OPEN_CHUNKS)
+        opened = await content._access.session.call(request, OpenedFile)
+        now = Content(content._access, Stat.from_wire(opened.node), opened.page)
+        return await real(now, offset, length)
+
+    patch(Content, "pread", pread)
+
+
+def _unknown_is_missing(patch: Patch) -> None:
+    """A new leader repairs before all servers have reported to it."""
+    patch(Roster, "accounted", True)
+
+
 def _lease_ignored(patch: Patch) -> None:
     patch(Council, "may_serve", lambda council: council._serves_until > 0)
 
@@ -114,16 +194,13 @@ def _open_uploads_collected(patch: Patch) -> None:
     patch(Collector, "_is_abandoned", lambda collector, chunk_id: True)
 
 
-def _anything_is_surplus(patch: Patch) -> None:
+def _not_read_back(patch: Patch) -> None:
     """Replicas that are too many go without a look at those that stay."""
-    from filegrid.head import pruning
 
     async def read_back(pruning: Pruning, name: str, chunk: object) -> bool:
         return True
 
     patch(Pruning, "_read_back", read_back)
-    patch(Pruning, "_may_go", lambda pruning, one: True)
-    patch(pruning, "superfluous", lambda holders, racks, use: sorted(holders)[0])
 
 
 def _not_verified(patch: Patch) -> None:
@@ -240,6 +317,19 @@ PLANTED: dict[str, Planted] = {
         plant=_half_is_a_quorum,
         faults=("isolate-head", "part-heads"),
     ),
+    "created_again": Planted(plant=_created_again, faults=("wipe-head", "kill-head")),
+    "barrier_not_waited_for": Planted(
+        plant=_barrier_not_waited_for, faults=("crash-head", "hand-over")
+    ),
+    "voters_changed_at_once": Planted(
+        plant=_voters_changed_at_once,
+        faults=("wipe-head", "add-head", "hang-head-disk", "remove-head"),
+    ),
+    "versions_ignored": Planted(plant=_versions_ignored, faults=("slow-chunk-disk", "cut-clients")),
+    "open_files_change": Planted(plant=_open_files_change, faults=()),
+    "unknown_is_missing": Planted(
+        plant=_unknown_is_missing, faults=("kill-chunk", "kill-head", "hand-over")
+    ),
     "committed_by_one": Planted(
         plant=_committed_by_one,
         faults=("isolate-head", "part-heads", "kill-head"),
@@ -257,9 +347,8 @@ PLANTED: dict[str, Planted] = {
         plant=_open_uploads_collected,
         faults=("mute-head", "cut-clients", "pause-chunk"),
     ),
-    "anything_is_surplus": Planted(
-        plant=_anything_is_surplus,
-        faults=("kill-chunk", "add-chunk", "drain"),
+    "not_read_back": Planted(
+        plant=_not_read_back, faults=("rot", "drain"), seconds=60.0, seconds_per_strike=1.0
     ),
     "not_verified": Planted(plant=_not_verified, faults=("rot",)),
     "nothing_removed": Planted(plant=_nothing_removed, faults=()),

@@ -8,16 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from filegrid.simulation.linearizability import UNKNOWN, Operation, TooLong, is_linearizable
+from filegrid.simulation.linearizability import UNKNOWN, Kind, Operation, TooLong, is_linearizable
 
 
 def wrote(value: object, began: float, ended: float = UNKNOWN) -> Operation:
-    return Operation(client="a", began=began, ended=ended, writes=True, value=str(value))
+    return Operation(client="a", began=began, ended=ended, kind=Kind.WRITE, value=str(value))
+
+
+def appended(value: object, began: float, ended: float = UNKNOWN) -> Operation:
+    return Operation(client="c", began=began, ended=ended, kind=Kind.APPEND, value=str(value))
 
 
 def read(value: object, began: float, ended: float) -> Operation:
     found = None if value is None else str(value)
-    return Operation(client="b", began=began, ended=ended, writes=False, value=found)
+    return Operation(client="b", began=began, ended=ended, kind=Kind.READ, value=found)
 
 
 class Histories(SynchronousTestCase):
@@ -43,6 +47,16 @@ class Histories(SynchronousTestCase):
         self.assertFalse(is_linearizable([*late, read(1, 3, 4), read(2, 5, 6), read(1, 7, 8)]))
         self.assertFalse(is_linearizable([read(1, 0, 1), wrote(1, 2)]))
 
+    def test_appended(self) -> None:
+        """What is added is there once, behind what was there before, and nothing of it is lost."""
+        both = [wrote(1, 0, 1), appended(2, 2, 10), appended(3, 2, 10)]
+        self.assertTrue(is_linearizable([*both, read(123, 11, 12)]))
+        self.assertTrue(is_linearizable([*both, read(13, 3, 4), read(132, 11, 12)]))
+        self.assertFalse(is_linearizable([*both, read(13, 11, 12)]))
+        self.assertFalse(is_linearizable([*both, read(13, 3, 4), read(123, 11, 12)]))
+        self.assertFalse(is_linearizable([appended(1, 0), read(11, 2, 3)]))
+        self.assertTrue(is_linearizable([appended(1, 0), read(1, 2, 3)]))
+
     def test_too_long(self) -> None:
         """A search that would not end says so."""
         many = [wrote(number, 0) for number in range(30)]
@@ -59,9 +73,13 @@ class Histories(SynchronousTestCase):
         for number in range(20):
             at = float(number)
             began, ended = at - rng.uniform(0, 3), at + rng.uniform(0, 3)
-            if rng.random() < 0.5:
+            chance = rng.random()
+            if chance < 0.3:
                 value = str(number)
                 history.append(wrote(value, began, rng.choice((ended, UNKNOWN))))
+            elif chance < 0.5:
+                value = f"{value or ''}{number}"
+                history.append(appended(number, began, rng.choice((ended, UNKNOWN))))
             else:
                 history.append(read(value, began, ended))
         self.assertTrue(is_linearizable(history))

@@ -12,10 +12,13 @@ from filegrid.simulation.checkers.linearizable import Linearizable
 from filegrid.simulation.checkers.prompt import Prompt
 from filegrid.simulation.checkers.quiet import Quiet
 from filegrid.simulation.checkers.redundant import Redundant
+from filegrid.simulation.checkers.surplus import ReadBack
+from filegrid.simulation.checkers.thrift import Thrift
+from filegrid.simulation.checkers.voters import OneByOne
 
 CHECKERS = (
-    *(OneLeader, Epochs, Kept, Quiet, Acknowledged),
-    *(Linearizable, Bounded, Alike, Redundant, Prompt),
+    *(OneLeader, OneByOne, Epochs, Kept, ReadBack, Quiet, Acknowledged),
+    *(Linearizable, Bounded, Alike, Redundant, Thrift, Prompt),
 )
 """In the order in which they judge in the end; `Bounded` sends the clients away, and `Prompt` takes
 a chunk server from the grid."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from filegrid.simulation.checkers.checker import Checker
-from filegrid.simulation.linearizability import TooLong, is_linearizable
+from filegrid.simulation.linearizability import Kind, TooLong, is_linearizable
 from filegrid.simulation.promises import BYTES_PROMISE, Broken
+from filegrid.simulation.workload import parts
 
 
 class Linearizable(Checker):
@@ -14,8 +15,9 @@ class Linearizable(Checker):
 
     async def finish(self) -> None:
         for path, history in self.campaign.shared.histories.items():
-            written = {one.value for one in history if one.writes} | {None}
-            if strange := {one.value for one in history} - written:
+            written = {one.value for one in history if one.kind is not Kind.READ}
+            found = {part for one in history for part in parts(one.value or "")}
+            if strange := found - written:
                 raise Broken(BYTES_PROMISE, f"nobody wrote {strange} to {path}")
             try:
                 explained = is_linearizable(history)
