@@ -239,6 +239,11 @@ class Policies:
             if row is None:
                 break
             folder, after = row
+            if names_to(self._database, folder) is None:
+                # Thrown away meanwhile: it stays as it was, and follows once it is restored.
+                self._database.execute(_DROP_WORK, (folder,))
+                left -= 1
+                continue
             wanted = self.effective(folder).replication or default_replication
             page = children(self._database, folder, after=after, limit=left)
             for node in page:

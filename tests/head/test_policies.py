@@ -203,6 +203,22 @@ class Replication(PolicyCase):
         paths = ("/f", "/z/b/h", "/a/g")
         self.assertEqual([self.replication(path) for path in paths], [3, 3, 3])
 
+    def test_thrown_away_again(self) -> None:
+        """What is in the trash when its turn comes keeps the replicas that it has."""
+        self.set("/a", replication=4)
+        self.put("/a/b/f")
+        content_id = self.grid.namespace.stat("/a/b/f").content_id
+        ((chunk,), _) = self.grid.namespace.manifest(content_id, 0, 1)
+        for _ in range(2):
+            self.grid.remove("/a/b", recursive=True)
+            self.apply_all()
+            kept = self.grid.namespace.chunk(chunk.id)
+            self.assertEqual(kept and kept.replication, 4)
+            (thrown,) = self.grid.namespace.list_trash(0, 9)
+            self.grid.once(restore_trash=wire.RestoreTrash(trash_id=thrown.id))
+        self.apply_all()
+        self.assertEqual(self.replication("/a/b/f"), 4)
+
     def test_restored_and_moved(self) -> None:
         """What is moved out of a folder that came back, and was not looked through yet, follows."""
         self.set("/a", replication=2)
