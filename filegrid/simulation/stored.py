@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from filegrid.chunk.service import ChunkServer
 from filegrid.chunk.store import Store
+from filegrid.chunk.volume import Condition
 from filegrid.head.service import Head
 from filegrid.head.view import ChunkRecord
 from filegrid.model import ChunkId
@@ -18,8 +19,12 @@ def stored_chunks(machine: Machine) -> set[ChunkId]:
     away = machine.disk.unmounted
     found = {chunk_id for path in away for chunk_id in _load(machine, UNMOUNTED + path)}
     if isinstance(machine.node, ChunkServer):
-        here = [volume for volume in machine.node._store if volume.path not in away]
-        return found.union(*(volume.store.ids() for volume in here))
+        for volume in machine.node._store:
+            if volume.path not in away:
+                # Of a disk that is back, and that the node has not looked at yet, it knows nothing.
+                is_known = volume.last.condition is not Condition.LOST
+                found.update(volume.store.ids() if is_known else _load(machine, volume.path))
+        return found
     machine.disk.heal()
     return found.union(*(_load(machine, path) for path in machine.folders if path not in away))
 
