@@ -267,12 +267,14 @@ class Damage:
 
     def _damage(self, strike: Strike, damage: Callable[[Machine, Chunk], bool]) -> bool:
         """Something happens to one replica, of the first chunk that can be struck and has others
-        that are good."""
+        that are good: one, or two where disks may be away as well, as heads forget what is there
+        and call a chunk lost of which they know a damaged replica alone."""
+        least = 3 if "unmount-disk" in self._campaign.scenario.faults else 2
         chunks = [one.chunk for one in named_chunks(self._grid) or ()]
         there, first = where_stored(self._grid), int(strike.whom * len(chunks))
         for chunk in chunks[first:] + chunks[:first]:
             holders = sorted(there.get(chunk.id, ()))
-            if len(self._good(chunk.id, {*holders})) < 2 or not chunk.length:
+            if len(self._good(chunk.id, {*holders})) < least or not chunk.length:
                 continue
             machine = self._grid.machine(holders[int(strike.amount * len(holders))])
             if damage(machine, chunk):
