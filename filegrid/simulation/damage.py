@@ -199,8 +199,7 @@ class Damage:
         if machine is None or not self._can_spare(machine):
             return False
         self._campaign.note(f"wipe {machine.name}")
-        self.tell_wiped(stored_chunks(machine))
-        self.emptied_at[machine.name] = self._campaign.seconds
+        self._tell_emptied(machine)
         if machine.node is not None:
             machine.crash()
         machine.disk.wipe()
@@ -238,15 +237,19 @@ class Damage:
         def go_back() -> None:
             if machine in self._grid.chunk_servers and self._can_spare(machine):
                 self._campaign.note(f"{machine.name} goes back to its snapshot")
-                self.tell_wiped(stored_chunks(machine))
+                self._tell_emptied(machine)
                 self.tell_gone_back(machine.name)
-                self.emptied_at[machine.name] = self._campaign.seconds
                 machine.crash()
                 machine.disk.put_back(image)
                 self._misfortune.restart(machine)
 
         self._misfortune.later(strike, go_back)
         return self._campaign.note(f"take a snapshot of {machine.name}")
+
+    def _tell_emptied(self, machine: Machine) -> None:
+        """What lies on its disks is about to go."""
+        self.tell_wiped(stored_chunks(machine))
+        self.emptied_at[machine.name] = self._campaign.seconds
 
     def _can_spare(self, machine: Machine) -> bool:
         """Whether each chunk has more than one replica beside those of a server, also what it

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from filegrid.chunk.service import ChunkServer
 from filegrid.head.liveness import State
-from filegrid.head.service import Head
 from filegrid.simulation.checkers.checker import Checker
 
 if TYPE_CHECKING:
     from filegrid.head.roster import Roster
+    from filegrid.head.service import Head
     from filegrid.model import ChunkId
     from filegrid.simulation.campaign import Campaign
 
@@ -28,14 +28,13 @@ class Thrift(Checker):
         self._running: set[ChunkId] = set()
 
     def look(self) -> None:
-        for machine in self.campaign.grid.heads:
-            node = machine.node
-            if isinstance(node, Head) and node.leads:
-                assert node._reign is not None
-                running = node._reign._repair.running
+        for head in self.campaign.running_heads():
+            if head.leads:
+                assert head._reign is not None
+                running = head._reign._repair.running
                 if running.keys() != self._running:
                     for chunk_id in running.keys() - self._running:
-                        self._judge(node, chunk_id)
+                        self._judge(head, chunk_id)
                     self._running = set(running)
 
     def _judge(self, leader: Head, chunk_id: ChunkId) -> None:
@@ -55,7 +54,7 @@ class Thrift(Checker):
 def _is_waited_for(roster: Roster, name: str, now: float) -> bool:
     liveness = roster._liveness
     return (
-        name in set(liveness)
+        name in liveness
         and not roster[name].reported
         and liveness.state(name) is not State.DEAD
         and not liveness.away_seconds(name, now)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from filegrid.head.service import Head
 from filegrid.simulation.checkers.checker import Checker
 
 if TYPE_CHECKING:
     from filegrid.election.quorum import Member
+    from filegrid.head.service import Head
     from filegrid.simulation.campaign import Campaign
 
 
@@ -27,13 +27,12 @@ class OneByOne(Checker):
         self._seen: dict[Member, int] = {}
 
     def look(self) -> None:
-        for machine in self.campaign.grid.heads:
-            node = machine.node
-            if isinstance(node, Head) and node.leads:
-                index, me = node._log._configurations[-1][0], node._council.me
+        for head in self.campaign.running_heads():
+            if head.leads:
+                index, me = head._log._configurations[-1][0], head._council.me
                 if self._seen.get(me) != index:
                     self._seen[me] = index
-                    self._judge(node)
+                    self._judge(head)
 
     def _judge(self, leader: Head) -> None:
         log = leader._log
